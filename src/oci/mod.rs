@@ -1,0 +1,19 @@
+//! The vocabulary of registries, parsed once.
+//!
+//! Pure: no I/O, no clock, no async runtime. Every type here keeps its fields private and can only be made by parsing, so code
+//! that holds a [`Digest`] or a [`Name`] needs no second check before it builds a path, a URL or a cache key from it.
+//! Sources: OCI distribution-spec 1.1, OCI image-spec 1.1, Docker Registry HTTP API V2.
+
+pub mod digest;
+pub mod error_code;
+pub mod media_type;
+pub mod name;
+pub mod reference;
+pub mod tag;
+
+pub use digest::{Algorithm, Digest, Hasher};
+pub use error_code::ErrorCode;
+pub use media_type::MediaType;
+pub use name::Name;
+pub use reference::Reference;
+pub use tag::Tag;

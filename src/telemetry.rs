@@ -1,0 +1,229 @@
+//! Counters and how they are rendered. Labels are closed sets or configured names, never what a client sent.
+
+use std::fmt;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// What one request was, for counting: repository key, what was asked for, how it went.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// Repository key; `-` where none was reached.
+    pub repository: String,
+    /// `manifest`, `blob`, `tags`, `referrers`, `other`.
+    pub kind: &'static str,
+    /// Cache outcome as in the log (`hit`, `miss`, `joined`, `stale`, …).
+    pub outcome: &'static str,
+    /// Class of the status: `2xx` …
+    pub status: &'static str,
+}
+
+/// A repository key alone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RepositoryLabels {
+    /// Repository key.
+    pub repository: String,
+}
+
+/// One kind of request to one upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct UpstreamLabels {
+    /// Repository key of the remote.
+    pub repository: String,
+    /// `manifest`, `blob`, `tags`, `referrers`, `token`.
+    pub kind: &'static str,
+    /// Status code, or why there was none (`refused`, `timeout`, `breaker`, …).
+    pub outcome: String,
+}
+
+type Latencies = Family<RepositoryLabels, Histogram, fn() -> Histogram>;
+
+/// Every metric of the process. Shared by `Arc`; all updates are lock-free after the first of a label set.
+pub struct Metrics {
+    registry: Registry,
+    /// Requests answered.
+    pub requests: Family<RequestLabels, Counter>,
+    /// Body bytes handed to clients.
+    pub client_bytes: Family<RepositoryLabels, Counter>,
+    /// Seconds from the request's head to the response's head.
+    pub request_seconds: Latencies,
+    /// Requests sent upstream.
+    pub upstream_requests: Family<UpstreamLabels, Counter>,
+    /// Body bytes that came from upstream.
+    pub upstream_bytes: Family<RepositoryLabels, Counter>,
+    /// Seconds until upstream's response head.
+    pub upstream_seconds: Latencies,
+    /// Fills started.
+    pub fills: Family<RepositoryLabels, Counter>,
+    /// Requests that joined another's fill.
+    pub joins: Family<RepositoryLabels, Counter>,
+    /// Fills resumed by `Range`.
+    pub resumes: Family<RepositoryLabels, Counter>,
+    /// Content from upstream that did not agree with its digest.
+    pub digest_mismatches: Family<RepositoryLabels, Counter>,
+    /// Pulls left by the upstream's own account.
+    pub quota_remaining: Family<RepositoryLabels, Gauge>,
+    /// Pulls granted by the upstream's own account.
+    pub quota_limit: Family<RepositoryLabels, Gauge>,
+    /// Bytes of cached content on disk.
+    pub cached_bytes: Gauge,
+    /// The limit on `cached_bytes`.
+    pub cached_bytes_max: Gauge,
+    /// Blobs evicted.
+    pub evictions: Counter,
+    /// Damaged blobs found and moved aside.
+    pub quarantined: Counter,
+    /// Open client connections.
+    pub connections: Gauge<i64, AtomicI64>,
+    /// Requests being answered now.
+    pub in_flight: Gauge<i64, AtomicI64>,
+    /// Panics caught in a request.
+    pub panics: Counter<u64, AtomicU64>,
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    pub fn new() -> Self {
+        let latencies: fn() -> Histogram = || Histogram::new(exponential_buckets(0.0005, 2.0, 18));
+        let mut metrics = Self {
+            registry: Registry::with_prefix("roadstead"),
+            requests: Family::default(),
+            client_bytes: Family::default(),
+            request_seconds: Family::new_with_constructor(latencies),
+            upstream_requests: Family::default(),
+            upstream_bytes: Family::default(),
+            upstream_seconds: Family::new_with_constructor(latencies),
+            fills: Family::default(),
+            joins: Family::default(),
+            resumes: Family::default(),
+            digest_mismatches: Family::default(),
+            quota_remaining: Family::default(),
+            quota_limit: Family::default(),
+            cached_bytes: Gauge::default(),
+            cached_bytes_max: Gauge::default(),
+            evictions: Counter::default(),
+            quarantined: Counter::default(),
+            connections: Gauge::default(),
+            in_flight: Gauge::default(),
+            panics: Counter::default(),
+        };
+        let r = &mut metrics.registry;
+        r.register("requests", "Requests answered", metrics.requests.clone());
+        r.register_with_unit(
+            "client",
+            "Body bytes handed to clients, by repository",
+            Unit::Bytes,
+            metrics.client_bytes.clone(),
+        );
+        r.register_with_unit(
+            "request_duration",
+            "Time to the response's head",
+            Unit::Seconds,
+            metrics.request_seconds.clone(),
+        );
+        r.register(
+            "upstream_requests",
+            "Requests sent upstream",
+            metrics.upstream_requests.clone(),
+        );
+        r.register_with_unit(
+            "upstream",
+            "Body bytes from upstream",
+            Unit::Bytes,
+            metrics.upstream_bytes.clone(),
+        );
+        r.register_with_unit(
+            "upstream_duration",
+            "Time to upstream's response head",
+            Unit::Seconds,
+            metrics.upstream_seconds.clone(),
+        );
+        r.register("fills", "Downloads into the store", metrics.fills.clone());
+        r.register(
+            "joins",
+            "Requests that joined another's download",
+            metrics.joins.clone(),
+        );
+        r.register(
+            "resumes",
+            "Downloads resumed by Range",
+            metrics.resumes.clone(),
+        );
+        r.register(
+            "digest_mismatches",
+            "Content from upstream that did not agree with its digest",
+            metrics.digest_mismatches.clone(),
+        );
+        r.register(
+            "quota_remaining",
+            "Pulls left by the upstream's account",
+            metrics.quota_remaining.clone(),
+        );
+        r.register(
+            "quota_limit",
+            "Pulls granted by the upstream's account",
+            metrics.quota_limit.clone(),
+        );
+        r.register_with_unit(
+            "cached",
+            "Cached content on disk",
+            Unit::Bytes,
+            metrics.cached_bytes.clone(),
+        );
+        r.register_with_unit(
+            "cached_max",
+            "Limit on cached content",
+            Unit::Bytes,
+            metrics.cached_bytes_max.clone(),
+        );
+        r.register("evictions", "Blobs evicted", metrics.evictions.clone());
+        r.register(
+            "quarantined",
+            "Damaged blobs moved aside",
+            metrics.quarantined.clone(),
+        );
+        r.register(
+            "connections",
+            "Open client connections",
+            metrics.connections.clone(),
+        );
+        r.register(
+            "in_flight",
+            "Requests being answered",
+            metrics.in_flight.clone(),
+        );
+        r.register(
+            "panics",
+            "Panics caught in a request",
+            metrics.panics.clone(),
+        );
+        metrics
+    }
+
+    /// The `OpenMetrics` text.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String cannot fail; a half-written page would only lack metrics.
+        if encode(&mut text, &self.registry).is_err() {
+            tracing::warn!("metrics could not be rendered");
+        }
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
