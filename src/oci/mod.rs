@@ -10,10 +10,12 @@ pub mod media_type;
 pub mod name;
 pub mod reference;
 pub mod tag;
+#[cfg(test)]
+mod tests;
 
 pub use digest::{Algorithm, Digest, Hasher};
 pub use error_code::ErrorCode;
-pub use media_type::MediaType;
+pub use media_type::{ManifestKind, MediaType};
 pub use name::Name;
 pub use reference::Reference;
 pub use tag::Tag;
