@@ -4,18 +4,27 @@
 //! that holds a [`Digest`] or a [`Name`] needs no second check before it builds a path, a URL or a cache key from it.
 //! Sources: OCI distribution-spec 1.1, OCI image-spec 1.1, Docker Registry HTTP API V2.
 
+pub mod descriptor;
 pub mod digest;
 pub mod error_code;
+mod json;
+pub mod manifest;
 pub mod media_type;
 pub mod name;
+pub mod platform;
 pub mod reference;
+pub mod referrers;
 pub mod tag;
 #[cfg(test)]
 mod tests;
 
+pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher};
 pub use error_code::ErrorCode;
+pub use json::Malformed;
+pub use manifest::{EdgeKind, Manifest, ManifestError};
 pub use media_type::{ManifestKind, MediaType};
 pub use name::Name;
+pub use platform::Platform;
 pub use reference::Reference;
 pub use tag::Tag;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::digest::Digest;
+
 /// The most bytes a tag may have.
 pub const TAG_MAX: usize = 128;
 
@@ -30,6 +32,13 @@ impl Tag {
         } else {
             Err(TagError)
         }
+    }
+
+    /// The tag that stands for the referrers of `subject` (distribution-spec, "Referrers Tag Schema"): the algorithm, `-`, the
+    /// first 64 hex digits. Made here since it cannot fail: what a digest is made of fits the grammar of tags.
+    pub(super) fn of_subject(subject: &Digest) -> Self {
+        let hex: String = subject.hex().chars().take(64).collect();
+        Self(format!("{}-{hex}", subject.algorithm().as_str()).into())
     }
 
     /// The tag as text.

@@ -1,8 +1,13 @@
 //! Tests of the vocabulary: tables of what the specifications and hostile peers send, and properties over arbitrary input.
 
+mod descriptor;
 mod digest;
 mod error_code;
+mod json;
+mod manifest;
+mod manifest_hostile;
 mod media_type;
 mod name;
 mod oracle;
+mod referrers;
 mod tag;
