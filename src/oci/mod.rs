@@ -12,6 +12,7 @@ pub mod manifest;
 pub mod media_type;
 pub mod name;
 pub mod platform;
+pub mod range;
 pub mod reference;
 pub mod referrers;
 pub mod tag;

@@ -9,5 +9,6 @@ mod manifest_hostile;
 mod media_type;
 mod name;
 mod oracle;
+mod range;
 mod referrers;
 mod tag;
