@@ -11,6 +11,7 @@ mod json;
 pub mod manifest;
 pub mod media_type;
 pub mod name;
+pub mod path;
 pub mod platform;
 pub mod range;
 pub mod reference;

@@ -9,6 +9,7 @@ mod manifest_hostile;
 mod media_type;
 mod name;
 mod oracle;
+mod path;
 mod range;
 mod referrers;
 mod tag;
