@@ -4,6 +4,7 @@
 //! that holds a [`Digest`] or a [`Name`] needs no second check before it builds a path, a URL or a cache key from it.
 //! Sources: OCI distribution-spec 1.1, OCI image-spec 1.1, Docker Registry HTTP API V2.
 
+pub mod accept;
 pub mod descriptor;
 pub mod digest;
 pub mod error_code;
@@ -22,6 +23,7 @@ pub mod tag;
 #[cfg(test)]
 mod tests;
 
+pub use accept::Accept;
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher};
 pub use error_code::ErrorCode;

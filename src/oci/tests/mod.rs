@@ -1,5 +1,6 @@
 //! Tests of the vocabulary: tables of what the specifications and hostile peers send, and properties over arbitrary input.
 
+mod accept;
 mod descriptor;
 mod digest;
 mod error_code;
