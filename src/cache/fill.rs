@@ -1,0 +1,431 @@
+//! Fills: one download into the store for however many clients want the blob.
+//!
+//! A fill is a task of its own. It writes the staged file and says how far it has come; everyone, the one who started it included, reads
+//! that file. So a slow client holds nobody up, and who hangs up takes nothing from the others. A fill that nobody waits for any more goes
+//! on if a quarter is done; before that it stops and keeps its part, which the next request continues by `Range`.
+//! When the disk is full there is no file: the fill ends in [`Phase::NoRoom`] and every client reads upstream for itself.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+use tracing::{info, warn};
+
+use super::error::Error;
+use super::source::{Origin, Source, SourceError};
+use crate::oci::{Digest, Name};
+use crate::store::{Blob, CommitError, Part, StageError, Staged, Store};
+use crate::tasks::Tasks;
+use crate::telemetry::{Metrics, RepositoryLabels};
+
+/// How many bytes at the end of a blob are held back until its digest agreed.
+pub const HOLD_BACK: u64 = 64 * 1024;
+
+/// How far a fill has come.
+#[derive(Debug, Clone)]
+pub(super) enum Phase {
+    /// Upstream has not answered yet.
+    Asking,
+    /// Bytes are coming into the part.
+    Running { part: Part, total: Option<u64> },
+    /// Verified and in the store.
+    Done(Blob),
+    /// No room on the disk: read upstream for yourself. The part holds what came before the disk was full.
+    NoRoom {
+        part: Option<Part>,
+        total: Option<u64>,
+        opened: Opened,
+    },
+    /// It did not work; nothing wrong was kept.
+    Failed(Error),
+}
+
+/// The request that a fill had open when it found the disk full, for the first client that takes it.
+pub(super) type Opened = Arc<Mutex<Option<Source>>>;
+
+/// One fill, as those who wait for it see it.
+#[derive(Debug)]
+pub(super) struct Fill {
+    key: String,
+    name: Name,
+    phase: watch::Receiver<Phase>,
+    waiting: AtomicUsize,
+    left: Notify,
+}
+
+impl Fill {
+    /// Whether it was started for this very image, so that its upstream answer speaks for the asker's right to read too.
+    pub(super) fn is_for(&self, key: &str, name: &Name) -> bool {
+        self.key == key && self.name == *name
+    }
+}
+
+/// A place among those who wait for a fill. Dropping it gives the place up.
+#[derive(Debug)]
+pub(super) struct Seat {
+    fill: Arc<Fill>,
+}
+
+impl Seat {
+    fn take(fill: &Arc<Fill>) -> Self {
+        fill.waiting.fetch_add(1, Ordering::SeqCst);
+        Self {
+            fill: Arc::clone(fill),
+        }
+    }
+
+    /// Another place at the same fill.
+    pub(super) fn again(&self) -> Self {
+        Self::take(&self.fill)
+    }
+
+    /// A receiver of the fill's phases.
+    pub(super) fn phase(&self) -> watch::Receiver<Phase> {
+        self.fill.phase.clone()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if self.fill.waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.fill.left.notify_one();
+        }
+    }
+}
+
+type Table = Arc<Mutex<HashMap<Digest, Arc<Fill>>>>;
+
+/// Every fill of the process. Bytes are global: a digest is filled once, whichever repository asked.
+#[derive(Debug, Clone)]
+pub struct Fills {
+    table: Table,
+    store: Store,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+}
+
+/// What is needed to start a fill.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    pub(super) key: String,
+    pub(super) origin: Origin,
+    /// The length, where a manifest of the image says it.
+    pub(super) expected: Option<u64>,
+}
+
+impl Fills {
+    /// No fills yet.
+    pub fn new(store: Store, tasks: Tasks, metrics: Arc<Metrics>) -> Self {
+        Self {
+            table: Table::default(),
+            store,
+            tasks,
+            metrics,
+        }
+    }
+
+    /// The fill of `digest`, if one is under way.
+    pub(super) fn under_way(&self, digest: &Digest) -> Option<Arc<Fill>> {
+        lock(&self.table).get(digest).cloned()
+    }
+
+    /// A seat at the fill that `order` names: one that is under way, or a new one. The flag says whether it was joined.
+    pub(super) fn seat(&self, order: &Order) -> (Seat, bool) {
+        let mut table = lock(&self.table);
+        let digest = &order.origin.digest;
+        if let Some(fill) = table.get(digest) {
+            self.metrics.joins.get_or_create(&labels(&order.key)).inc();
+            return (Seat::take(fill), true);
+        }
+        self.metrics.fills.get_or_create(&labels(&order.key)).inc();
+        let (sender, phase) = watch::channel(Phase::Asking);
+        let fill = Arc::new(Fill {
+            key: order.key.clone(),
+            name: order.origin.name.clone(),
+            phase,
+            waiting: AtomicUsize::new(0),
+            left: Notify::new(),
+        });
+        let seat = Seat::take(&fill);
+        table.insert(digest.clone(), Arc::clone(&fill));
+        let leader = Leader {
+            entry: Entry {
+                table: Arc::clone(&self.table),
+                digest: digest.clone(),
+                fill,
+            },
+            store: self.store.clone(),
+            metrics: Arc::clone(&self.metrics),
+            order: order.clone(),
+            phase: sender,
+        };
+        let stopping = self.tasks.stopping();
+        self.tasks.spawn("fill", async move {
+            let mut leader = leader;
+            let end = leader.run(&stopping).await;
+            leader.finish(end);
+        });
+        (seat, false)
+    }
+}
+
+/// The fill's entry in the table; gone when dropped, by a panic too.
+struct Entry {
+    table: Table,
+    digest: Digest,
+    fill: Arc<Fill>,
+}
+
+impl Entry {
+    fn remove(&self) {
+        let mut table = lock(&self.table);
+        if table
+            .get(&self.digest)
+            .is_some_and(|fill| Arc::ptr_eq(fill, &self.fill))
+        {
+            table.remove(&self.digest);
+        }
+    }
+
+    /// Whether nobody waits. The fill stays in the table until its part is put away: whoever joins meanwhile sees it given up and
+    /// starts the next one, and two never write the same part.
+    fn is_unwanted(&self) -> bool {
+        self.fill.waiting.load(Ordering::SeqCst) == 0
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// The task that fills.
+struct Leader {
+    entry: Entry,
+    store: Store,
+    metrics: Arc<Metrics>,
+    order: Order,
+    phase: watch::Sender<Phase>,
+}
+
+/// What made the transfer stop.
+enum Stop {
+    End,
+    Unwanted,
+    ShuttingDown,
+    NoRoom,
+    Failed(Error),
+}
+
+impl Leader {
+    async fn run(&mut self, stopping: &tokio_util::sync::CancellationToken) -> Phase {
+        let digest = self.order.origin.digest.clone();
+        // The last leader may have committed between this request's look into the store and its seat.
+        match self.store.open_blob(&digest).await {
+            Ok(Some(blob)) => return self.committed(blob).await,
+            Ok(None) => {}
+            Err(error) => return Phase::Failed(error.into()),
+        }
+        let mut staged = match self.store.stage(&digest, self.order.expected).await {
+            Ok(staged) => staged,
+            Err(error) => return self.no_room(error, None, None),
+        };
+        let held = staged.held();
+        let mut source =
+            match Source::open(self.order.origin.clone(), held, self.order.expected).await {
+                Ok(source) => source,
+                Err(error) => {
+                    // What an earlier fill kept may still be continued when upstream is back.
+                    let end = self.source_failed(error);
+                    if held > 0 && !matches!(end, Error::Mismatch) {
+                        staged.keep().await;
+                    } else {
+                        staged.discard().await;
+                    }
+                    return Phase::Failed(end);
+                }
+            };
+        if held > 0 {
+            info!(%digest, held, "resuming an interrupted fill");
+            self.metrics
+                .resumes
+                .get_or_create(&labels(&self.order.key))
+                .inc();
+        }
+        if let Some(total) = source.total()
+            && let Err(error) = staged.expect(total).await
+        {
+            let part = staged.part();
+            staged.discard().await;
+            return self.no_room(error, (held > 0).then_some(part), Some(source));
+        }
+        self.phase.send_replace(Phase::Running {
+            part: staged.part(),
+            total: source.total(),
+        });
+        let stop = self.transfer(&mut staged, &mut source, stopping).await;
+        self.metrics
+            .resumes
+            .get_or_create(&labels(&self.order.key))
+            .inc_by(source.resumed());
+        self.conclude(stop, staged, source).await
+    }
+
+    /// Moves bytes until something stops it.
+    async fn transfer(
+        &self,
+        staged: &mut Staged,
+        source: &mut Source,
+        stopping: &tokio_util::sync::CancellationToken,
+    ) -> Stop {
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                () = stopping.cancelled() => return Stop::ShuttingDown,
+                () = self.entry.fill.left.notified() => {
+                    if !past_first_quarter(source.position(), source.total()) && self.entry.is_unwanted() {
+                        return Stop::Unwanted;
+                    }
+                    continue;
+                }
+                chunk = source.chunk() => chunk,
+            };
+            match chunk {
+                Ok(Some(bytes)) => match staged.append(bytes).await {
+                    Ok(()) => {}
+                    Err(StageError::Full) => return Stop::NoRoom,
+                    Err(StageError::Io(error)) => {
+                        warn!(%error, digest = %self.entry.digest, "the disk failed during a fill");
+                        return Stop::NoRoom;
+                    }
+                },
+                Ok(None) => return Stop::End,
+                Err(error) => return Stop::Failed(self.source_failed(error)),
+            }
+        }
+    }
+
+    async fn conclude(&mut self, stop: Stop, staged: Staged, source: Source) -> Phase {
+        match stop {
+            Stop::End => match staged.commit().await {
+                Ok(blob) => self.committed(blob).await,
+                Err(CommitError::Mismatch { found }) => {
+                    warn!(digest = %self.entry.digest, %found, repository = self.order.key, "upstream sent other content than asked for; nothing of it is kept");
+                    self.metrics
+                        .digest_mismatches
+                        .get_or_create(&labels(&self.order.key))
+                        .inc();
+                    Phase::Failed(Error::Mismatch)
+                }
+                Err(CommitError::Length) => Phase::Failed(Error::Mismatch),
+                Err(CommitError::Stage(error)) => self.no_room(error, None, None),
+            },
+            Stop::Unwanted | Stop::ShuttingDown => {
+                staged.keep().await;
+                Phase::Failed(Error::GivenUp)
+            }
+            Stop::NoRoom => {
+                let part = staged.part();
+                staged.discard().await;
+                // The chunk that found no room is lost to the open request, so each client asks from where it stands.
+                let mut phase = self.no_room(StageError::Full, Some(part), None);
+                if let Phase::NoRoom { total, .. } = &mut phase {
+                    *total = source.total();
+                }
+                phase
+            }
+            Stop::Failed(Error::Mismatch) => {
+                self.metrics
+                    .digest_mismatches
+                    .get_or_create(&labels(&self.order.key))
+                    .inc();
+                staged.discard().await;
+                Phase::Failed(Error::Mismatch)
+            }
+            Stop::Failed(error) => {
+                staged.keep().await;
+                Phase::Failed(error)
+            }
+        }
+    }
+
+    /// Links the blob to the image it was fetched for.
+    async fn committed(&self, blob: Blob) -> Phase {
+        let Order { key, origin, .. } = &self.order;
+        match self
+            .store
+            .index()
+            .link(key, &origin.name, &origin.digest)
+            .await
+        {
+            Ok(()) => Phase::Done(blob),
+            Err(error) => Phase::Failed(error.into()),
+        }
+    }
+
+    fn source_failed(&self, error: SourceError) -> Error {
+        match error {
+            SourceError::Upstream(error) => Error::from_upstream(error),
+            SourceError::Length => {
+                warn!(digest = %self.entry.digest, repository = self.order.key, "upstream's answers do not agree about the length of a blob");
+                Error::Mismatch
+            }
+        }
+    }
+
+    fn no_room(&self, error: StageError, part: Option<Part>, source: Option<Source>) -> Phase {
+        match error {
+            StageError::Full => {
+                warn!(digest = %self.entry.digest, "no room: passing through uncached, one upstream request a client");
+            }
+            StageError::Io(error) => {
+                warn!(%error, digest = %self.entry.digest, "the disk failed: passing through uncached, one upstream request a client");
+            }
+        }
+        let total = source
+            .as_ref()
+            .and_then(Source::total)
+            .or(self.order.expected);
+        Phase::NoRoom {
+            part,
+            total,
+            opened: Arc::new(Mutex::new(source)),
+        }
+    }
+
+    /// Out of the table first: whoever asks from here on looks into the store or starts anew.
+    fn finish(self, end: Phase) {
+        let Self { entry, phase, .. } = self;
+        drop(entry);
+        phase.send_replace(end);
+    }
+}
+
+/// Whether a fill that nobody waits for is worth finishing (RELIABILITY P20).
+fn past_first_quarter(done: u64, total: Option<u64>) -> bool {
+    total.is_some_and(|total| done.saturating_mul(4) >= total)
+}
+
+fn labels(key: &str) -> RepositoryLabels {
+    RepositoryLabels {
+        repository: key.to_owned(),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The table stays valid whatever happens between lock and unlock.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::past_first_quarter;
+
+    #[test]
+    fn a_quarter_is_where_a_fill_nobody_waits_for_goes_on() {
+        assert!(!past_first_quarter(24, Some(100)) && past_first_quarter(25, Some(100)));
+        assert!(past_first_quarter(0, Some(0)) && !past_first_quarter(u64::MAX, None));
+    }
+}

@@ -1,0 +1,28 @@
+//! The pull-through cache: what is here, else what upstream has, fetched once, verified, kept.
+//!
+//! Knows the store and the upstream client; knows nothing of HTTP towards clients, of routing or of who asks. Callers decide access first.
+//! Invariants: no complete answer carries bytes that do not hash to their digest; an outage never reads as absence; one fetch upstream
+//! serves everyone who asks meanwhile.
+
+mod absence;
+pub mod config;
+mod error;
+mod fill;
+mod flight;
+mod follow;
+mod freshness;
+mod lists;
+mod manifests;
+mod pull_through;
+mod source;
+mod status;
+mod tags;
+
+pub use config::{Config, DeletedUpstream};
+pub use error::Error;
+pub use fill::{Fills, HOLD_BACK};
+pub use follow::{FAR_AHEAD, Promise, READ_CHUNK};
+pub use manifests::{OpenManifest, Told, Want};
+pub use pull_through::{OpenBlob, PullThrough, Shared};
+pub use status::{CacheStatus, Outcome, Reason};
+pub use tags::REVALIDATE_PATIENCE;

@@ -1,0 +1,383 @@
+//! One remote's cache: what is here, else what upstream has, each fetched once.
+
+use std::sync::Arc;
+
+use futures_util::future::Either;
+use futures_util::stream::Stream;
+
+use super::absence::Absences;
+use super::config::Config;
+use super::error::Error;
+use super::fill::{Fills, HOLD_BACK, Order, Phase, Seat};
+use super::flight::Flights;
+use super::follow::{self, Bytesource, Promise};
+use super::manifests::Manifests;
+use super::source::Origin;
+use super::status::{CacheStatus, Outcome, Reason};
+use crate::body::BodyError;
+use crate::oci::{Digest, Name};
+use crate::store::Store;
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+use crate::upstream::{BlobHead, Hops, Upstream};
+
+/// What every remote's cache shares.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// Where content is kept.
+    pub store: Store,
+    /// The downloads under way.
+    pub fills: Fills,
+    /// Manifests in memory.
+    pub manifests: Manifests,
+    /// Background tasks.
+    pub tasks: Tasks,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    /// What every remote's cache shares, over `store`.
+    pub fn new(store: Store, tasks: Tasks, metrics: Arc<Metrics>) -> Self {
+        Self {
+            fills: Fills::new(store.clone(), tasks.clone(), Arc::clone(&metrics)),
+            manifests: Manifests::new(),
+            store,
+            tasks,
+            metrics,
+        }
+    }
+}
+
+/// The cache of one remote. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PullThrough {
+    pub(super) inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) key: String,
+    pub(super) config: Config,
+    pub(super) upstream: Upstream,
+    pub(super) shared: Shared,
+    pub(super) absences: Absences,
+    pub(super) blob_heads: Flights<String, Result<BlobHead, Error>>,
+    pub(super) manifest_heads: Flights<String, Result<super::manifests::Told, Error>>,
+    pub(super) manifest_bodies: Flights<String, Result<super::manifests::Stored, Error>>,
+    pub(super) tag_checks: Flights<String, super::tags::Checked>,
+    pub(super) ages: super::tags::Ages,
+    pub(super) told: super::manifests::ToldMemory,
+    pub(super) lists: Flights<String, Result<Arc<Vec<String>>, Error>>,
+    pub(super) referrer_lists: Flights<String, Result<bytes::Bytes, Error>>,
+}
+
+/// A blob that can be read.
+#[derive(Debug)]
+pub struct OpenBlob {
+    size: Option<u64>,
+    status: CacheStatus,
+    bytes: Bytesource,
+}
+
+impl OpenBlob {
+    /// Its length, where upstream told it.
+    pub const fn size(&self) -> Option<u64> {
+        self.size
+    }
+
+    /// How the answer came about.
+    pub const fn status(&self) -> CacheStatus {
+        self.status
+    }
+
+    /// Whether the bytes have been verified already.
+    pub const fn is_verified(&self) -> bool {
+        matches!(self.bytes, Bytesource::Stored(_))
+    }
+
+    /// Its bytes from `start` to before `end` (`None`: the end, where the length is not known).
+    pub fn read(
+        &self,
+        start: u64,
+        end: Option<u64>,
+        promise: Promise,
+    ) -> impl Stream<Item = Result<bytes::Bytes, BodyError>> + Send + use<> {
+        match &self.bytes {
+            Bytesource::Stored(blob) => Either::Left(follow::stored(
+                blob.clone(),
+                start,
+                end.unwrap_or(blob.size()),
+            )),
+            Bytesource::Filling { seat, origin } => Either::Right(follow::filling(
+                seat.again(),
+                origin.clone(),
+                start,
+                end,
+                promise,
+            )),
+        }
+    }
+}
+
+impl PullThrough {
+    /// The cache of the remote `key`.
+    pub fn new(key: String, config: Config, upstream: Upstream, shared: Shared) -> Self {
+        let tasks = shared.tasks.clone();
+        Self {
+            inner: Arc::new(Inner {
+                absences: Absences::new(config.negative_ttl),
+                blob_heads: Flights::new("head blob", tasks.clone()),
+                manifest_heads: Flights::new("head manifest", tasks.clone()),
+                manifest_bodies: Flights::new("get manifest", tasks.clone()),
+                tag_checks: Flights::new("check tag", tasks.clone()),
+                ages: super::tags::Ages::new(),
+                told: super::manifests::ToldMemory::new(),
+                lists: Flights::new("list tags", tasks.clone()),
+                referrer_lists: Flights::new("list referrers", tasks),
+                key,
+                config,
+                upstream,
+                shared,
+            }),
+        }
+    }
+
+    /// The repository key.
+    pub fn key(&self) -> &str {
+        &self.inner.key
+    }
+
+    /// Opens a blob for reading, filling the store from upstream where it is not here.
+    pub async fn open_blob(
+        &self,
+        hops: &Hops,
+        name: &Name,
+        digest: &Digest,
+    ) -> Result<OpenBlob, Error> {
+        let Inner {
+            key,
+            config,
+            shared,
+            absences,
+            ..
+        } = &*self.inner;
+        let index = shared.store.index();
+        let linked = index.is_linked(key, name, digest).await?;
+        let mut reason = if linked {
+            Reason::Evicted
+        } else {
+            Reason::Unknown
+        };
+        if linked && let Some(blob) = shared.store.open_blob(digest).await? {
+            return Ok(stored(blob, CacheStatus::hit()));
+        }
+        if config.offline {
+            return Err(Error::Offline);
+        }
+        let memory = absent_blob(name, digest);
+        if !linked {
+            if absences.holds(&memory) {
+                return Err(Error::NotFound);
+            }
+            let foreign = shared
+                .fills
+                .under_way(digest)
+                .is_some_and(|fill| !fill.is_for(key, name));
+            let here = if foreign {
+                None
+            } else {
+                shared.store.open_blob(digest).await?
+            };
+            if foreign || here.is_some() {
+                // Another image brought these bytes. Whether this one may read them is for upstream to say (DECISIONS 7).
+                self.head_upstream(hops, name, digest).await?;
+                index.link(key, name, digest).await?;
+                reason = Reason::Linked;
+            }
+            if let Some(blob) = here {
+                return Ok(stored(blob, CacheStatus::new(Outcome::Hit, Reason::Linked)));
+            }
+        }
+        let origin = Origin {
+            upstream: self.inner.upstream.clone(),
+            hops: hops.clone(),
+            name: name.clone(),
+            digest: digest.clone(),
+        };
+        let expected = index.descriptor_size(key, name, digest).await?;
+        let order = Order {
+            key: key.clone(),
+            origin: origin.clone(),
+            expected,
+        };
+        let opened = self.follow(&order, reason).await;
+        if let Err(Error::NotFound) = &opened {
+            absences.note(&memory);
+        }
+        opened
+    }
+
+    /// What is known of a blob without moving its bytes.
+    pub async fn stat_blob(
+        &self,
+        hops: &Hops,
+        name: &Name,
+        digest: &Digest,
+    ) -> Result<(Option<u64>, CacheStatus), Error> {
+        let Inner {
+            key,
+            config,
+            shared,
+            absences,
+            ..
+        } = &*self.inner;
+        let index = shared.store.index();
+        let linked = index.is_linked(key, name, digest).await?;
+        if linked && let Some(blob) = shared.store.open_blob(digest).await? {
+            return Ok((Some(blob.size()), CacheStatus::hit()));
+        }
+        if config.offline {
+            return Err(Error::Offline);
+        }
+        if !linked && absences.holds(&absent_blob(name, digest)) {
+            return Err(Error::NotFound);
+        }
+        let (head, joined) = self.head_upstream(hops, name, digest).await?;
+        if !linked && shared.store.open_blob(digest).await?.is_some() {
+            index.link(key, name, digest).await?;
+        }
+        let outcome = if joined {
+            Outcome::Joined
+        } else {
+            Outcome::Passed
+        };
+        Ok((head.size, CacheStatus::new(outcome, Reason::Unknown)))
+    }
+
+    /// Asks upstream whether the image has the blob, once for all who ask.
+    async fn head_upstream(
+        &self,
+        hops: &Hops,
+        name: &Name,
+        digest: &Digest,
+    ) -> Result<(BlobHead, bool), Error> {
+        let memory = absent_blob(name, digest);
+        let (upstream, hops, asked, wanted) = (
+            self.inner.upstream.clone(),
+            hops.clone(),
+            name.clone(),
+            digest.clone(),
+        );
+        let landed = self
+            .inner
+            .blob_heads
+            .run(memory.clone(), || async move {
+                upstream
+                    .head_blob(&hops, &asked, &wanted)
+                    .await
+                    .map_err(Error::from_upstream)
+            })
+            .await
+            .ok_or(Error::GivenUp)?;
+        if let Err(Error::NotFound) = &landed.value {
+            self.inner.absences.note(&memory);
+        }
+        Ok((landed.value?, landed.joined))
+    }
+
+    /// Takes a seat at the fill and waits until the answer's head can be given.
+    async fn follow(&self, order: &Order, reason: Reason) -> Result<OpenBlob, Error> {
+        let fills = &self.inner.shared.fills;
+        let (mut seat, mut joined) = fills.seat(order);
+        let mut again = joined;
+        loop {
+            match head(&seat).await {
+                Ok(Head::Done(blob)) => {
+                    let status = if joined {
+                        CacheStatus::new(Outcome::Joined, Reason::InFlight)
+                    } else {
+                        CacheStatus::new(Outcome::Miss, reason)
+                    };
+                    return Ok(stored(blob, status));
+                }
+                Ok(Head::Coming { size, room }) => {
+                    let status = match (room, joined) {
+                        (false, _) => CacheStatus::new(Outcome::Passed, Reason::DiskFull),
+                        (true, true) => CacheStatus::new(Outcome::Joined, Reason::InFlight),
+                        (true, false) => CacheStatus::new(Outcome::Miss, reason),
+                    };
+                    return Ok(OpenBlob {
+                        size,
+                        status,
+                        bytes: Bytesource::Filling {
+                            seat,
+                            origin: order.origin.clone(),
+                        },
+                    });
+                }
+                // A fill that was joined may fail for its own image's reasons, or because all who came before have left.
+                Err(_) if again => {
+                    again = false;
+                    (seat, joined) = fills.seat(order);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+enum Head {
+    Done(crate::store::Blob),
+    Coming { size: Option<u64>, room: bool },
+}
+
+/// Waits until it is known how the answer begins. A blob no longer than the hold-back is answered only once verified, so that a wrong one
+/// becomes an error and not a cut.
+async fn head(seat: &Seat) -> Result<Head, Error> {
+    let mut phases = seat.phase();
+    loop {
+        let phase = phases.borrow_and_update().clone();
+        match phase {
+            Phase::Running {
+                total: Some(total), ..
+            } if total > HOLD_BACK => {
+                return Ok(Head::Coming {
+                    size: Some(total),
+                    room: true,
+                });
+            }
+            Phase::Asking | Phase::Running { total: Some(_), .. } => {}
+            Phase::Running { part, total: None } => {
+                let mut written = part.written();
+                tokio::select! {
+                    enough = written.wait_for(|written| *written > HOLD_BACK) => if enough.is_ok() {
+                        return Ok(Head::Coming { size: None, room: true });
+                    },
+                    changed = phases.changed() => { changed.map_err(|_closed| Error::GivenUp)?; continue }
+                }
+            }
+            Phase::Done(blob) => return Ok(Head::Done(blob)),
+            Phase::NoRoom { total, .. } => {
+                return Ok(Head::Coming {
+                    size: total,
+                    room: false,
+                });
+            }
+            Phase::Failed(error) => return Err(error),
+        }
+        phases.changed().await.map_err(|_closed| Error::GivenUp)?;
+    }
+}
+
+fn stored(blob: crate::store::Blob, status: CacheStatus) -> OpenBlob {
+    OpenBlob {
+        size: Some(blob.size()),
+        status,
+        bytes: Bytesource::Stored(blob),
+    }
+}
+
+fn absent_blob(name: &Name, digest: &Digest) -> String {
+    format!("{name}@{digest}")
+}
