@@ -9,6 +9,7 @@ pub mod cache;
 pub mod clock;
 pub mod config;
 pub mod oci;
+pub mod repository;
 pub mod secret;
 pub mod server;
 pub mod store;

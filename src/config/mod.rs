@@ -1,1 +1,19 @@
-//! (to come)
+//! Configuration: the file, the environment over it, what they mean, and what is wrong with them.
+//!
+//! Strings become values here and nowhere else; each component gets plain data. Unknown keys are refused; every error names the file, the
+//! line, the key and the remedy.
+
+mod diagnose;
+mod file;
+mod overlay;
+mod resolve;
+mod units;
+
+pub use diagnose::ConfigError;
+pub use resolve::{Bind, Remote, Resolved, load};
+
+/// The configuration that is used where no file names another: the shipped `mirror.toml`.
+pub const BUILT_IN: &str = include_str!("../../mirror.toml");
+
+#[cfg(test)]
+mod tests;

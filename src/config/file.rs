@@ -1,0 +1,184 @@
+//! The shapes of `mirror.toml`. What they mean is `resolve`'s business.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, IntoDeserializer as _, MapAccess, SeqAccess, Visitor};
+use toml::Spanned;
+
+use super::units::{Size, Span};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    #[serde(default)]
+    pub(super) server: Server,
+    #[serde(default)]
+    pub(super) storage: Storage,
+    #[serde(default)]
+    pub(super) mirror: Mirror,
+    #[serde(default)]
+    pub(super) remote: BTreeMap<Spanned<String>, Spanned<Remote>>,
+    // Known by name, so that they are refused with a sentence of their own.
+    pub(super) local: Option<Spanned<toml::Value>>,
+    #[serde(rename = "virtual")]
+    pub(super) virtuals: Option<Spanned<toml::Value>>,
+    pub(super) auth: Option<Spanned<toml::Value>>,
+    pub(super) limits: Option<Spanned<toml::Value>>,
+    pub(super) sync: Option<Spanned<toml::Value>>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Server {
+    pub(super) listen: Option<Spanned<OneOrMany<String>>>,
+    pub(super) external_url: Option<Spanned<String>>,
+    pub(super) tls: Option<OneOrMany<Tls>>,
+    pub(super) admin_listen: Option<Spanned<String>>,
+    pub(super) trusted_proxies: Vec<Spanned<String>>,
+    pub(super) bind: Vec<Bind>,
+    pub(super) limits: ServerLimits,
+}
+
+/// A value, or a list of them. Read by hand, so that an error inside still says what it is.
+#[derive(Debug)]
+pub(super) struct OneOrMany<T>(pub(super) Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrManyVisitor<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrManyVisitor<T> {
+            type Value = OneOrMany<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value or a list of them")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(OneOrMany(vec![T::deserialize(text.into_deserializer())?]))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                Ok(OneOrMany(vec![T::deserialize(
+                    MapAccessDeserializer::new(map),
+                )?]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut many = Vec::new();
+                while let Some(one) = list.next_element()? {
+                    many.push(one);
+                }
+                Ok(OneOrMany(many))
+            }
+        }
+        deserializer.deserialize_any(OneOrManyVisitor(PhantomData))
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Bind {
+    pub(super) host: Option<String>,
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) repository: Spanned<String>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct ServerLimits {
+    pub(super) max_connections: Option<usize>,
+    pub(super) header_timeout: Option<Span>,
+    pub(super) idle_timeout: Option<Span>,
+    pub(super) stalled_client: Option<Span>,
+    pub(super) drain_timeout: Option<Span>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Storage {
+    pub(super) path: Option<PathBuf>,
+    pub(super) max_size: Option<Size>,
+    pub(super) min_free: Option<Size>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Mirror {
+    pub(super) default: Option<Spanned<String>>,
+    pub(super) offline: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Remote {
+    pub(super) url: Spanned<String>,
+    #[serde(default)]
+    pub(super) serves: Vec<Spanned<String>>,
+    pub(super) ns: Option<String>,
+    pub(super) tag_ttl: Option<Span>,
+    pub(super) negative_ttl: Option<Span>,
+    pub(super) stale_if_error: Option<Span>,
+    pub(super) deleted_upstream: Option<Deleted>,
+    #[serde(default)]
+    pub(super) offline: bool,
+    pub(super) credentials: Option<Spanned<OneOrMany<Credential>>>,
+    #[serde(default)]
+    pub(super) limits: RemoteLimits,
+    #[serde(default)]
+    pub(super) timeouts: Timeouts,
+    pub(super) ca: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) token_hosts: Vec<String>,
+    #[serde(default)]
+    pub(super) allow_addresses: Vec<Spanned<String>>,
+    pub(super) foreign_layers: Option<Spanned<toml::Value>>,
+    pub(super) admit: Option<Spanned<toml::Value>>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Deleted {
+    Keep,
+    Forget,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Credential {
+    pub(super) username: Option<String>,
+    pub(super) password_file: Option<PathBuf>,
+    pub(super) password_env: Option<String>,
+    pub(super) helper: Option<String>,
+    pub(super) docker_config: Option<PathBuf>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RemoteLimits {
+    pub(super) concurrent: Option<usize>,
+    pub(super) requests_per_second: Option<Spanned<toml::Value>>,
+    pub(super) bandwidth: Option<Spanned<toml::Value>>,
+    pub(super) keep_quota: Option<Spanned<toml::Value>>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Timeouts {
+    pub(super) connect: Option<Span>,
+    pub(super) tls: Option<Span>,
+    pub(super) headers: Option<Span>,
+    pub(super) idle: Option<Span>,
+}

@@ -1,0 +1,590 @@
+//! From the file's shapes to what the components take.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use toml::{Spanned, Table, Value};
+use url::Url;
+
+use super::diagnose::{ConfigError, Problem};
+use super::file::{self, File};
+use super::overlay;
+use crate::repository::{Key, canonical_host};
+use crate::secret::Secret;
+use crate::upstream::{CredentialConfig, SecretSource, Timeouts};
+use crate::{cache, server, store};
+
+/// The most requests under way at a time that may be configured for one upstream.
+pub(super) const CONCURRENT_MAX: usize = 1024;
+
+/// A configuration that can be used.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// Where the registry listens.
+    pub listen: Vec<SocketAddr>,
+    /// Where administration listens, apart from the registry.
+    pub admin_listen: Option<SocketAddr>,
+    /// Certificate and key, chosen by SNI; empty: cleartext.
+    pub tls: Vec<server::CertificatePair>,
+    /// How clients call this mirror.
+    pub external_url: Option<Url>,
+    /// Whose `X-Forwarded-*` count.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The server's limits.
+    pub limits: server::Limits,
+    /// Where content is kept.
+    pub storage: store::Config,
+    /// What requests without a key mean.
+    pub default: Key,
+    /// Hosts and listeners that mean one repository.
+    pub binds: Vec<Bind>,
+    /// The remotes.
+    pub remotes: Vec<Remote>,
+    /// What is allowed but perhaps not meant.
+    pub warnings: Vec<String>,
+}
+
+/// A host or a listener that means one repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    /// The `Host`.
+    pub host: Option<String>,
+    /// The listener; it is opened for this.
+    pub listen: Option<SocketAddr>,
+    /// What it means.
+    pub repository: Key,
+}
+
+/// One remote.
+#[derive(Debug, Clone)]
+pub struct Remote {
+    /// Its key.
+    pub key: Key,
+    /// The `?ns=` values and path prefixes that mean it.
+    pub serves: Vec<String>,
+    /// Its upstream's base URL.
+    pub url: Url,
+    /// Sent upstream as `?ns=`.
+    pub ns: Option<String>,
+    /// How long its answers are good for.
+    pub cache: cache::Config,
+    /// What to log in with.
+    pub credentials: Vec<CredentialConfig>,
+    /// Other hosts whose token service may see the credentials.
+    pub token_hosts: Vec<String>,
+    /// Inside addresses that redirects and token services may use.
+    pub allow_addresses: Vec<IpNet>,
+    /// Further certificate authorities.
+    pub ca: Option<PathBuf>,
+    /// Requests under way at a time.
+    pub concurrent: usize,
+    /// Time-outs towards it.
+    pub timeouts: Timeouts,
+}
+
+/// Reads a configuration: the text of the file over the built-in one, the environment over both.
+///
+/// `path` is where the text came from (paths in it are relative to that); `None` means the built-in configuration alone.
+pub fn load(
+    text: Option<&str>,
+    path: Option<&Path>,
+    environment: &[(String, String)],
+) -> Result<Resolved, ConfigError> {
+    let shown = path.map_or_else(
+        || "mirror.toml (built in)".to_owned(),
+        |path| path.display().to_string(),
+    );
+    let text = text.unwrap_or(super::BUILT_IN);
+    // Once as it stands, so that errors point into it.
+    let written: File =
+        toml::from_str(text).map_err(|error| ConfigError::from_toml(text, &shown, &error))?;
+    let mut reader = Reader {
+        problems: Vec::new(),
+        base: path.and_then(Path::parent).map(Path::to_owned),
+        environment,
+        spans: true,
+    };
+    let checked = reader.resolve(written, false);
+    if !reader.problems.is_empty() {
+        return Err(ConfigError::report(text, &shown, &reader.problems));
+    }
+    drop(checked);
+    // Then over the built-in one and under the environment, where no line can be pointed at.
+    let parse = |text: &str| {
+        text.parse::<Table>()
+            .map_err(|error| ConfigError::plain(error.to_string()))
+    };
+    let mut merged = parse(super::BUILT_IN)?;
+    let own = parse(text)?;
+    if own.contains_key("remote") {
+        // A file that names any repository replaces the built-in ones.
+        merged.remove("remote");
+        if !own
+            .get("mirror")
+            .and_then(Value::as_table)
+            .is_some_and(|mirror| mirror.contains_key("default"))
+        {
+            merged.remove("mirror");
+        }
+    }
+    merge(&mut merged, own);
+    overlay::apply(&mut merged, environment).map_err(ConfigError::plain)?;
+    let merged = toml::to_string(&merged).map_err(|error| ConfigError::plain(error.to_string()))?;
+    let file: File = toml::from_str(&merged).map_err(|error| {
+        ConfigError::plain(format!(
+            "{} (from {shown} and the environment)",
+            error.message()
+        ))
+    })?;
+    reader.spans = false;
+    let resolved = reader.resolve(file, true);
+    match resolved {
+        Some(resolved) if reader.problems.is_empty() => Ok(resolved),
+        _ => Err(ConfigError::report("", &shown, &reader.problems)),
+    }
+}
+
+/// Puts `over` over `under`, table by table, key by key.
+fn merge(under: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (under.get_mut(&key), value) {
+            (Some(Value::Table(inner)), Value::Table(value)) => merge(inner, value),
+            (_, value) => {
+                under.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Collects everything that is wrong on the way.
+struct Reader<'a> {
+    problems: Vec<Problem>,
+    base: Option<PathBuf>,
+    environment: &'a [(String, String)],
+    /// Whether spans point into a text that people can see.
+    spans: bool,
+}
+
+impl Reader<'_> {
+    fn problem(&mut self, at: Range<usize>, title: impl Into<String>, remedy: impl Into<String>) {
+        let at = self.spans.then_some(at);
+        self.problems.push(Problem {
+            title: title.into(),
+            at,
+            remedy: remedy.into(),
+        });
+    }
+
+    fn path(&self, path: &Path) -> PathBuf {
+        self.base
+            .as_ref()
+            .map_or_else(|| path.to_owned(), |base| base.join(path))
+    }
+
+    /// `whole`: the merged configuration, in which everything that must exist exists.
+    fn resolve(&mut self, file: File, whole: bool) -> Option<Resolved> {
+        let later = [
+            ("local", &file.local),
+            ("virtual", &file.virtuals),
+            ("auth", &file.auth),
+            ("limits", &file.limits),
+            ("sync", &file.sync),
+        ];
+        for (name, table) in later {
+            if let Some(table) = table {
+                self.problem(
+                    table.span(),
+                    format!("[{name}] is not supported by this version"),
+                    "remove it: this version has remotes only",
+                );
+            }
+        }
+        let mut warnings = Vec::new();
+        let mut hosts: BTreeMap<String, String> = BTreeMap::new();
+        let mut remotes = Vec::new();
+        for (name, remote) in file.remote {
+            let key = match Key::parse(name.get_ref()) {
+                Ok(key) => key,
+                Err(error) => {
+                    self.problem(
+                        name.span(),
+                        format!("`{}` cannot be a repository key", name.get_ref()),
+                        error.to_string(),
+                    );
+                    continue;
+                }
+            };
+            if key.could_be_a_namespace() {
+                warnings.push(format!("the repository key `{key}` has no '-' or '.', so it hides the Docker Hub namespace of that name"));
+            }
+            for host in &remote.get_ref().serves {
+                if let Some(other) = hosts.insert(canonical_host(host.get_ref()), key.to_string()) {
+                    self.problem(
+                        host.span(),
+                        format!("{} is served by {other} already", host.get_ref()),
+                        "a host is served by one repository",
+                    );
+                }
+            }
+            remotes.extend(self.remote(key, remote.into_inner()));
+        }
+        let server = self.server(file.server, &remotes, whole)?;
+        let default = match &file.mirror.default {
+            Some(default) => Key::parse(default.get_ref())
+                .ok()
+                .filter(|key| !whole || remotes.iter().any(|remote| remote.key == *key))
+                .or_else(|| {
+                    let known: Vec<&str> =
+                        remotes.iter().map(|remote| remote.key.as_str()).collect();
+                    self.problem(
+                        default.span(),
+                        format!(
+                            "mirror.default names no repository: `{}`",
+                            default.get_ref()
+                        ),
+                        format!("name one of: {}", known.join(", ")),
+                    );
+                    None
+                }),
+            None => remotes
+                .iter()
+                .find(|remote| {
+                    remote
+                        .serves
+                        .iter()
+                        .any(|host| canonical_host(host) == "docker.io")
+                })
+                .or_else(|| remotes.first())
+                .map(|remote| remote.key.clone()),
+        };
+        if default.is_none() && whole && self.problems.is_empty() {
+            self.problem(0..0, "there is no repository", "write a [remote.<key>] table with a url, or no repository at all for the built-in ones");
+        }
+        for remote in &mut remotes {
+            remote.cache.offline |= file.mirror.offline;
+        }
+        let storage = store::Config {
+            path: self.path(&file.storage.path.unwrap_or_else(|| "data".into())),
+            max_size: file.storage.max_size.map_or(20 << 30, |size| size.0),
+            min_free: file.storage.min_free.map_or(1 << 30, |size| size.0),
+        };
+        Some(Resolved {
+            storage,
+            default: default?,
+            remotes,
+            warnings,
+            ..server
+        })
+    }
+
+    /// The `[server]` table; what does not belong to it is filled in by the caller.
+    fn server(
+        &mut self,
+        server: file::Server,
+        remotes: &[Remote],
+        whole: bool,
+    ) -> Option<Resolved> {
+        let mut listen = Vec::new();
+        if let Some(addresses) = server.listen {
+            let at = addresses.span();
+            for address in addresses.into_inner().0 {
+                listen.extend(self.address(&address, at.clone()));
+            }
+        }
+        if listen.is_empty() && self.problems.is_empty() {
+            listen.push(SocketAddr::from(([127, 0, 0, 1], 5000)));
+        }
+        let admin_listen = server
+            .admin_listen
+            .and_then(|address| self.address(address.get_ref(), address.span()));
+        let external_url = server.external_url.and_then(|url| {
+            let parsed = Url::parse(url.get_ref())
+                .ok()
+                .filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
+            if parsed.is_none() {
+                self.problem(
+                    url.span(),
+                    "server.external_url is no URL",
+                    "write it like \"https://mirror.example.com\"",
+                );
+            }
+            parsed
+        });
+        let trusted_proxies = self.networks(&server.trusted_proxies, "server.trusted_proxies");
+        let tls = server.tls.map_or_else(Vec::new, |pairs| pairs.0);
+        let tls = tls
+            .into_iter()
+            .map(|pair| server::CertificatePair {
+                certificate: self.path(&pair.certificate),
+                key: self.path(&pair.key),
+            })
+            .collect();
+        let mut binds = Vec::new();
+        for bind in server.bind {
+            let known = Key::parse(bind.repository.get_ref())
+                .ok()
+                .filter(|key| !whole || remotes.iter().any(|remote| remote.key == *key));
+            match known {
+                Some(repository) if bind.host.is_some() != bind.listen.is_some() => {
+                    binds.push(Bind {
+                        host: bind.host,
+                        listen: bind.listen,
+                        repository,
+                    });
+                }
+                Some(_) => self.problem(
+                    bind.repository.span(),
+                    "[[server.bind]] needs either host or listen",
+                    "write one of the two",
+                ),
+                None => self.problem(
+                    bind.repository.span(),
+                    format!(
+                        "[[server.bind]] names no repository: `{}`",
+                        bind.repository.get_ref()
+                    ),
+                    "name a configured one",
+                ),
+            }
+        }
+        let defaults = server::Limits::default();
+        let span = |span: Option<super::units::Span>, default| span.map_or(default, |span| span.0);
+        let limits = server::Limits {
+            max_connections: server
+                .limits
+                .max_connections
+                .unwrap_or(defaults.max_connections)
+                .max(1),
+            header_timeout: span(server.limits.header_timeout, defaults.header_timeout),
+            idle_timeout: span(server.limits.idle_timeout, defaults.idle_timeout),
+            stalled_client: span(server.limits.stalled_client, defaults.stalled_client),
+            drain: span(server.limits.drain_timeout, defaults.drain),
+            ..defaults
+        };
+        let default = Key::parse("docker-hub").ok()?;
+        let storage = store::Config {
+            path: PathBuf::new(),
+            max_size: 0,
+            min_free: 0,
+        };
+        Some(Resolved {
+            listen,
+            admin_listen,
+            tls,
+            external_url,
+            trusted_proxies,
+            limits,
+            storage,
+            default,
+            binds,
+            remotes: Vec::new(),
+            warnings: Vec::new(),
+        })
+    }
+
+    fn address(&mut self, address: &str, at: Range<usize>) -> Option<SocketAddr> {
+        let parsed = address.parse().ok();
+        if parsed.is_none() {
+            self.problem(
+                at,
+                format!("`{address}` is no address to listen on"),
+                "write an address and a port, like \"127.0.0.1:5000\" or \"[::]:5000\"",
+            );
+        }
+        parsed
+    }
+
+    fn networks(&mut self, written: &[Spanned<String>], key: &str) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for network in written {
+            match network.get_ref().parse::<IpNet>().or_else(|_no_prefix| {
+                network
+                    .get_ref()
+                    .parse::<std::net::IpAddr>()
+                    .map(IpNet::from)
+            }) {
+                Ok(network) => networks.push(network),
+                Err(_) => self.problem(
+                    network.span(),
+                    format!("{key}: `{}` is no network", network.get_ref()),
+                    "write it like \"10.0.0.0/8\"",
+                ),
+            }
+        }
+        networks
+    }
+
+    fn remote(&mut self, key: Key, remote: file::Remote) -> Option<Remote> {
+        let later = [
+            ("foreign_layers", &remote.foreign_layers),
+            ("admit", &remote.admit),
+            (
+                "limits.requests_per_second",
+                &remote.limits.requests_per_second,
+            ),
+            ("limits.bandwidth", &remote.limits.bandwidth),
+            ("limits.keep_quota", &remote.limits.keep_quota),
+        ];
+        for (name, value) in later {
+            if let Some(value) = value {
+                self.problem(
+                    value.span(),
+                    format!("remote.{key}.{name} is not supported by this version"),
+                    "remove it",
+                );
+            }
+        }
+        let url = match Url::parse(remote.url.get_ref()) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() => {
+                Some(url)
+            }
+            _ => {
+                self.problem(
+                    remote.url.span(),
+                    format!("remote.{key}.url is no registry's URL"),
+                    "write it like \"https://registry.example.com\"",
+                );
+                None
+            }
+        };
+        if let Some(url) = &url
+            && (!url.username().is_empty()
+                || url.password().is_some()
+                || url.query().is_some()
+                || url.fragment().is_some())
+        {
+            self.problem(
+                remote.url.span(),
+                format!("remote.{key}.url has more than scheme, host, port and path"),
+                "credentials have a key of their own: credentials = { … }",
+            );
+        }
+        let concurrent = remote.limits.concurrent.unwrap_or(8);
+        if !(1..=CONCURRENT_MAX).contains(&concurrent) {
+            self.problem(
+                remote.url.span(),
+                format!("remote.{key}.limits.concurrent is out of range"),
+                format!("write a number from 1 to {CONCURRENT_MAX}"),
+            );
+        }
+        let mut credentials = Vec::new();
+        if let Some(pool) = remote.credentials {
+            let at = pool.span();
+            for credential in pool.into_inner().0 {
+                credentials.extend(self.credential(&key, credential, at.clone()));
+            }
+        }
+        let (defaults, timeouts) = (cache::Config::default(), Timeouts::default());
+        let span = |span: Option<super::units::Span>, default| span.map_or(default, |span| span.0);
+        let cache = cache::Config {
+            tag_ttl: span(remote.tag_ttl, defaults.tag_ttl),
+            negative_ttl: span(remote.negative_ttl, defaults.negative_ttl),
+            stale_if_error: span(remote.stale_if_error, defaults.stale_if_error),
+            deleted_upstream: match remote.deleted_upstream {
+                Some(file::Deleted::Forget) => cache::DeletedUpstream::Forget,
+                Some(file::Deleted::Keep) | None => cache::DeletedUpstream::Keep,
+            },
+            offline: remote.offline,
+        };
+        let timeouts = Timeouts {
+            connect: span(remote.timeouts.connect, timeouts.connect),
+            tls: span(remote.timeouts.tls, timeouts.tls),
+            headers: span(remote.timeouts.headers, timeouts.headers),
+            idle: span(remote.timeouts.idle, timeouts.idle),
+            ..timeouts
+        };
+        let allow_addresses = self.networks(
+            &remote.allow_addresses,
+            &format!("remote.{key}.allow_addresses"),
+        );
+        Some(Remote {
+            url: url?,
+            serves: remote.serves.into_iter().map(Spanned::into_inner).collect(),
+            ns: remote.ns,
+            cache,
+            credentials,
+            token_hosts: remote.token_hosts,
+            allow_addresses,
+            ca: remote.ca.map(|path| self.path(&path)),
+            concurrent,
+            timeouts,
+            key,
+        })
+    }
+
+    fn credential(
+        &mut self,
+        key: &Key,
+        written: file::Credential,
+        at: Range<usize>,
+    ) -> Option<CredentialConfig> {
+        match written {
+            file::Credential {
+                username: Some(username),
+                password_file: Some(file),
+                password_env: None,
+                helper: None,
+                docker_config: None,
+            } => Some(CredentialConfig::Static {
+                username,
+                password: SecretSource::File(self.path(&file)),
+            }),
+            file::Credential {
+                username: Some(username),
+                password_file: None,
+                password_env: Some(variable),
+                helper: None,
+                docker_config: None,
+            } => {
+                let value = self
+                    .environment
+                    .iter()
+                    .find(|(name, _)| *name == variable)
+                    .map(|(_, value)| value.clone());
+                if value.is_none() {
+                    self.problem(
+                        at,
+                        format!("remote.{key}.credentials: the environment has no {variable}"),
+                        "set the variable, or use password_file",
+                    );
+                }
+                Some(CredentialConfig::Static {
+                    username,
+                    password: SecretSource::Value(Secret::new(value?)),
+                })
+            }
+            file::Credential {
+                username: None,
+                password_file: None,
+                password_env: None,
+                helper: Some(name),
+                docker_config: None,
+            } => Some(CredentialConfig::Helper { name }),
+            file::Credential {
+                username: None,
+                password_file: None,
+                password_env: None,
+                helper: None,
+                docker_config: Some(path),
+            } => {
+                let home = self
+                    .environment
+                    .iter()
+                    .find(|(name, _)| name == "HOME")
+                    .map(|(_, home)| PathBuf::from(home));
+                let path = match (path.strip_prefix("~"), home) {
+                    (Ok(rest), Some(home)) => home.join(rest),
+                    _ => self.path(&path),
+                };
+                Some(CredentialConfig::DockerConfig { path })
+            }
+            _ => {
+                self.problem(at, format!("remote.{key}.credentials is neither of its three forms"), "write { username, password_file } or { username, password_env }, { helper } or { docker_config }");
+                None
+            }
+        }
+    }
+}

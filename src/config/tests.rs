@@ -1,0 +1,294 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::units::{parse_size, parse_span};
+use super::{BUILT_IN, load};
+use crate::upstream::{CredentialConfig, SecretSource};
+
+fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect()
+}
+
+fn refused(text: &str) -> String {
+    load(Some(text), Some(Path::new("mirror.toml")), &[])
+        .unwrap_err()
+        .to_string()
+}
+
+#[test]
+fn no_file_at_all_works() {
+    let resolved = load(None, None, &[]).unwrap();
+    assert_eq!(resolved.listen, ["127.0.0.1:5000".parse().unwrap()]);
+    assert_eq!(resolved.default.as_str(), "docker-hub");
+    assert_eq!(
+        (resolved.storage.max_size, resolved.storage.min_free),
+        (20 << 30, 1 << 30)
+    );
+    let keys: Vec<&str> = resolved
+        .remotes
+        .iter()
+        .map(|remote| remote.key.as_str())
+        .collect();
+    assert_eq!(
+        keys,
+        [
+            "docker-hub",
+            "gcr-io",
+            "ghcr-io",
+            "mcr-microsoft-com",
+            "public-ecr-aws",
+            "quay-io",
+            "registry-k8s-io"
+        ]
+    );
+    assert!(resolved.warnings.is_empty());
+    for remote in &resolved.remotes {
+        assert_eq!(
+            remote.cache,
+            crate::cache::Config::default(),
+            "{}",
+            remote.key
+        );
+    }
+}
+
+/// The manual says `# key = default`; uncommented, each must parse, and those that claim to be the default must be it.
+#[test]
+fn the_shipped_file_is_the_manual() {
+    let mut text = String::new();
+    let mut tried = 0;
+    for line in BUILT_IN.lines() {
+        match line.strip_prefix("#= ") {
+            Some(key) => {
+                tried += 1;
+                text.push_str(key);
+            }
+            None => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    assert!(
+        tried >= 15,
+        "only {tried} keys are shown with their defaults"
+    );
+    let spelled = load(Some(&text), None, &[]).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(
+        format!("{spelled:?}"),
+        format!("{:?}", load(None, None, &[]).unwrap())
+    );
+    // The examples, which are no defaults, must at least be keys that exist.
+    let examples: Vec<&str> = BUILT_IN
+        .lines()
+        .filter_map(|line| line.strip_prefix("#: "))
+        .collect();
+    assert!(examples.len() >= 5);
+    for example in examples {
+        let table = if example.starts_with("external_url")
+            || example.starts_with("tls")
+            || example.starts_with("admin_listen")
+            || example.starts_with("trusted")
+        {
+            "[server]"
+        } else {
+            "[remote.a-b]\nurl = \"https://x\""
+        };
+        let environment = env(&[("HUB_PASSWORD", "x"), ("HOME", "/home/me")]);
+        load(Some(&format!("{table}\n{example}\n")), None, &environment)
+            .unwrap_or_else(|error| panic!("{example}: {error}"));
+    }
+}
+
+#[test]
+fn a_file_that_names_a_repository_replaces_the_built_in_ones() {
+    let text = "[remote.lab-registry]\nurl = \"http://127.0.0.1:5001/prefix\"\nserves = [\"docker.io\"]\ntag_ttl = \"0s\"\n";
+    let resolved = load(
+        Some(text),
+        Some(Path::new("/etc/roadstead/mirror.toml")),
+        &[],
+    )
+    .unwrap();
+    assert_eq!(resolved.remotes.len(), 1);
+    assert_eq!(resolved.default.as_str(), "lab-registry");
+    assert_eq!(resolved.storage.path, Path::new("/etc/roadstead/data"));
+    assert_eq!(resolved.remotes[0].cache.tag_ttl, Duration::ZERO);
+    let other = load(Some("[storage]\nmax_size = \"1GiB\"\n"), None, &[]).unwrap();
+    assert_eq!((other.remotes.len(), other.storage.max_size), (7, 1 << 30));
+}
+
+#[test]
+fn the_environment_goes_over_the_file() {
+    let environment = env(&[
+        ("ROADSTEAD__STORAGE__MAX_SIZE", "3GiB"),
+        ("ROADSTEAD__REMOTE__DOCKER_HUB__TAG_TTL", "7s"),
+        ("ROADSTEAD__REMOTE__QUAY_IO__OFFLINE", "true"),
+        (
+            "ROADSTEAD__SERVER__LISTEN",
+            "[\"127.0.0.1:0\", \"[::1]:0\"]",
+        ),
+        ("PATH", "/bin"),
+    ]);
+    let resolved = load(None, None, &environment).unwrap();
+    assert_eq!(resolved.storage.max_size, 3 << 30);
+    assert_eq!(resolved.listen.len(), 2);
+    let remote = |key: &str| {
+        resolved
+            .remotes
+            .iter()
+            .find(|remote| remote.key.as_str() == key)
+            .unwrap()
+    };
+    assert_eq!(remote("docker-hub").cache.tag_ttl, Duration::from_secs(7));
+    assert!(remote("quay-io").cache.offline && !remote("docker-hub").cache.offline);
+    for (variable, value) in [
+        ("ROADSTEAD__STORAGE__MAXSIZE", "1"),
+        ("ROADSTEAD__", "1"),
+        ("ROADSTEAD__STORAGE__PATH__X", "1"),
+    ] {
+        assert!(
+            load(None, None, &env(&[(variable, value)])).is_err(),
+            "{variable}"
+        );
+    }
+    let twins = "[remote.a-b]\nurl = \"https://x\"\n[remote.\"a.b\"]\nurl = \"https://y\"\n";
+    let error = load(
+        Some(twins),
+        None,
+        &env(&[("ROADSTEAD__REMOTE__A_B__OFFLINE", "true")]),
+    )
+    .unwrap_err()
+    .to_string();
+    assert!(
+        error.contains("ROADSTEAD__REMOTE__A_B__OFFLINE") && error.contains("a-b, a.b"),
+        "{error}"
+    );
+}
+
+#[test]
+fn errors_point_at_file_line_key_and_remedy() {
+    let table = [
+        (
+            "[storage]\nmax_sise = \"1GiB\"\n",
+            "mirror.toml:2",
+            "did you mean `max_size`?",
+        ),
+        ("[storage]\nmax_size = \"lots\"\n", "mirror.toml:2", "20GiB"),
+        (
+            "[remote.a-b]\nurl = \"registry.example.com\"\n",
+            "mirror.toml:2",
+            "https://registry.example.com",
+        ),
+        (
+            "[remote.a-b]\nurl = \"https://u:p@x\"\n",
+            "mirror.toml:2",
+            "credentials",
+        ),
+        (
+            "[remote.v2]\nurl = \"https://x\"\n",
+            "mirror.toml:1",
+            "reserved",
+        ),
+        (
+            "[remote.a-b]\nurl = \"https://x\"\nserves = [\"x.io\"]\n[remote.c-d]\nurl = \"https://y\"\nserves = [\"X.io.\"]\n",
+            "mirror.toml:6",
+            "one repository",
+        ),
+        (
+            "[server]\nlisten = \"everywhere\"\n",
+            "mirror.toml:2",
+            "127.0.0.1:5000",
+        ),
+        (
+            "[local.dev-local]\n",
+            "mirror.toml:1",
+            "not supported by this version",
+        ),
+        (
+            "[remote.a-b]\nurl = \"https://x\"\nadmit = { min_age = \"72h\" }\n",
+            "mirror.toml:3",
+            "not supported by this version",
+        ),
+        (
+            "[remote.a-b]\nurl = \"https://x\"\ncredentials = { username = \"me\" }\n",
+            "mirror.toml:3",
+            "password_file",
+        ),
+        ("not toml at all", "mirror.toml:1", ""),
+    ];
+    for (text, place, remedy) in table {
+        let report = refused(text);
+        assert!(
+            report.contains(place) && report.contains(remedy),
+            "{text}\n{report}"
+        );
+    }
+    let both = refused("[remote.a-b]\nurl = \"x\"\n[remote.v2]\nurl = \"https://x\"\n");
+    assert!(
+        both.contains("url is no registry") && both.contains("reserved"),
+        "all at once: {both}"
+    );
+    assert!(refused("[mirror]\ndefault = \"no-such\"\n").contains("no-such"));
+}
+
+#[test]
+fn credentials_in_their_forms() {
+    let text = "[remote.a-b]\nurl = \"https://x\"\ncredentials = [{ username = \"me\", password_file = \"pw\" }, { username = \"me\", password_env = \"PW\" }, { helper = \"ecr-login\" }, { docker_config = \"~/.docker/config.json\" }]\n";
+    let resolved = load(
+        Some(text),
+        Some(Path::new("/etc/r/mirror.toml")),
+        &env(&[("PW", "S3CRET"), ("HOME", "/home/me")]),
+    )
+    .unwrap();
+    let credentials = &resolved.remotes[0].credentials;
+    assert!(
+        matches!(&credentials[0], CredentialConfig::Static { password: SecretSource::File(path), .. } if path == Path::new("/etc/r/pw"))
+    );
+    assert!(
+        matches!(&credentials[1], CredentialConfig::Static { password: SecretSource::Value(secret), .. } if secret.expose() == "S3CRET")
+    );
+    assert!(matches!(&credentials[2], CredentialConfig::Helper { name } if name == "ecr-login"));
+    assert!(
+        matches!(&credentials[3], CredentialConfig::DockerConfig { path } if path == Path::new("/home/me/.docker/config.json"))
+    );
+    assert!(!format!("{resolved:?}").contains("S3CRET"));
+    assert!(
+        load(Some(text), None, &[])
+            .unwrap_err()
+            .to_string()
+            .contains("PW")
+    );
+}
+
+#[test]
+fn units() {
+    assert_eq!(
+        (parse_size("20GiB"), parse_size("1 kB"), parse_size("7")),
+        (Some(20 << 30), Some(1000), Some(7))
+    );
+    assert_eq!(
+        (
+            parse_size("99999999999TiB"),
+            parse_size("1XB"),
+            parse_size(""),
+            parse_size("-1")
+        ),
+        (None, None, None, None)
+    );
+    assert_eq!(
+        (parse_span("30d"), parse_span("1500ms")),
+        (
+            Some(Duration::from_secs(30 * 86_400)),
+            Some(Duration::from_millis(1500))
+        )
+    );
+    assert_eq!(
+        (
+            parse_span("5"),
+            parse_span("5y"),
+            parse_span("99999999999999d")
+        ),
+        (None, None, None)
+    );
+}
