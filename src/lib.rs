@@ -1,11 +1,14 @@
 //! Roadstead: a pull-through caching mirror proxy for container registries.
 //!
-//! The life of a request: `server` accepts it, `api` finds out what it means, `repository` which repository and image that is,
-//! `cache` answers from the `store` or fetches by `upstream`, and `api` writes the answer and one log line. `oci` is the
-//! vocabulary of all of them; `config`, `app` and `cli` put them together.
+//! The life of a request: [`server`] accepts it, [`api`] finds out what it means, [`repository`] which repository and image that is,
+//! [`cache`] answers from the [`store`] or fetches by [`upstream`], and [`api`] writes the answer and one log line. [`oci`] is the
+//! vocabulary of all of them; [`config`], [`app`] and [`cli`] put them together.
 
+pub mod api;
+pub mod app;
 pub mod body;
 pub mod cache;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod oci;

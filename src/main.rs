@@ -1,1 +1,5 @@
-fn main() {}
+//! The `roadstead` program; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    roadstead::cli::main()
+}

@@ -1,0 +1,309 @@
+//! Status codes: the only file that has them, for every error there is.
+//!
+//! Upstream's trouble keeps its meaning and never becomes a 404 (PROTOCOL G, DECISIONS 1). A body says what, and what to do; the cause is
+//! logged once, here, and not told.
+
+use std::time::Duration;
+
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+use tracing::{error, info, warn};
+
+use super::record::Record;
+use crate::body::Body;
+use crate::cache::{self, CacheStatus, Outcome, Reason};
+use crate::oci::name::NameError;
+use crate::oci::{ErrorCode, error_code};
+use crate::repository::{Key, Unresolved};
+use crate::upstream::Kind;
+
+/// When a client may ask again after an outage, where upstream did not say.
+const RETRY_AFTER_OUTAGE: Duration = Duration::from_secs(5);
+
+/// What an error's answer is made of.
+#[derive(Debug)]
+struct Parts {
+    status: StatusCode,
+    code: ErrorCode,
+    message: String,
+    detail: Value,
+    retry_after: Option<Duration>,
+    allow: Option<&'static str>,
+    content_range: Option<String>,
+    cache: Option<CacheStatus>,
+    cause: Option<String>,
+}
+
+/// An answer that is an error. Boxed: errors are rare, and every `Result` on the way carries one.
+#[derive(Debug)]
+pub(super) struct ApiError(Box<Parts>);
+
+impl ApiError {
+    fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
+        Self(Box::new(Parts {
+            status,
+            code,
+            message: message.into(),
+            detail: Value::Null,
+            retry_after: None,
+            allow: None,
+            content_range: None,
+            cache: None,
+            cause: None,
+        }))
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Parts)) -> Self {
+        change(&mut self.0);
+        self
+    }
+
+    /// No such route.
+    pub(super) fn not_found() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            ErrorCode::NameUnknown,
+            "there is nothing at this path",
+        )
+    }
+
+    /// A path that is no path of a registry.
+    pub(super) fn malformed_path() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            ErrorCode::NameInvalid,
+            "this path is malformed",
+        )
+    }
+
+    /// The request has been here before.
+    pub(super) fn looped() -> Self {
+        Self::new(
+            StatusCode::LOOP_DETECTED,
+            ErrorCode::Unavailable,
+            "this request has come through this mirror before: two mirrors name each other as upstream",
+        )
+    }
+
+    /// The route does not do that.
+    pub(super) fn method(allow: &'static str) -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::Unsupported,
+            "this path does not take that method",
+        )
+        .with(|parts| parts.allow = Some(allow))
+    }
+
+    /// A write to a remote.
+    pub(super) fn read_only(key: &Key) -> Self {
+        let message = format!(
+            "{key} is a mirror of another registry and takes no writes; push to the registry itself, or to a local repository"
+        );
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            ErrorCode::Unsupported,
+            message,
+        )
+        .with(|parts| parts.allow = Some("GET, HEAD"))
+    }
+
+    /// A name, tag or digest that is none.
+    pub(super) fn invalid(code: ErrorCode, message: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message.to_string())
+    }
+
+    /// An upload that does not exist.
+    pub(super) fn no_upload() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            ErrorCode::BlobUploadUnknown,
+            "there is no such upload",
+        )
+    }
+
+    /// A Range that the blob does not have.
+    pub(super) fn unsatisfiable(size: u64) -> Self {
+        let error = Self::new(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            ErrorCode::RangeInvalid,
+            format!("the blob has {size} bytes"),
+        );
+        error.with(|parts| parts.content_range = Some(crate::oci::range::unsatisfied(size)))
+    }
+
+    /// What the cache could not answer; `absent` is the code for what does not exist.
+    pub(super) fn from_cache(error: &cache::Error, absent: ErrorCode) -> Self {
+        let outage = |status, message: &str| {
+            Self::new(status, ErrorCode::Unavailable, message)
+                .with(|parts| parts.retry_after = Some(RETRY_AFTER_OUTAGE))
+        };
+        let failed = CacheStatus::new(Outcome::Failed, Reason::UpstreamFailed)
+            .with_fwd_status(error.fwd_status());
+        let asked = error.retry_after();
+        let (answer, cache) = match error {
+            cache::Error::NotFound => (
+                Self::new(StatusCode::NOT_FOUND, absent, "upstream does not have it"),
+                CacheStatus::new(Outcome::Failed, Reason::Unknown).with_fwd_status(Some(404)),
+            ),
+            cache::Error::Offline => (
+                Self::new(StatusCode::NOT_FOUND, absent, error.to_string()),
+                CacheStatus::new(Outcome::Failed, Reason::Offline),
+            ),
+            cache::Error::NotAcceptable(_) => (
+                Self::new(StatusCode::NOT_FOUND, absent, error.to_string()),
+                CacheStatus::new(Outcome::Hit, Reason::Fresh),
+            ),
+            cache::Error::Manifest(_) => (
+                Self::new(
+                    StatusCode::BAD_GATEWAY,
+                    ErrorCode::ManifestInvalid,
+                    error.to_string(),
+                ),
+                failed,
+            ),
+            cache::Error::Mismatch => (
+                outage(
+                    StatusCode::BAD_GATEWAY,
+                    "upstream sent content that does not agree with its digest; nothing of it was kept",
+                ),
+                failed,
+            ),
+            cache::Error::GivenUp => (
+                outage(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the download was given up; ask again",
+                ),
+                failed,
+            ),
+            cache::Error::Store(_) => (
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    ErrorCode::Unknown,
+                    "the mirror's store failed",
+                ),
+                failed,
+            ),
+            cache::Error::Upstream(upstream) => {
+                let answer = match upstream.kind() {
+                    Kind::NotFound => {
+                        Self::new(StatusCode::NOT_FOUND, absent, "upstream does not have it")
+                    }
+                    Kind::Denied => Self::new(
+                        StatusCode::FORBIDDEN,
+                        ErrorCode::Denied,
+                        "upstream denies access to this, or does not have it",
+                    ),
+                    Kind::Credentials => outage(
+                        StatusCode::BAD_GATEWAY,
+                        "this mirror could not log in to the upstream; its log says why",
+                    ),
+                    Kind::RateLimited => Self::new(
+                        StatusCode::TOO_MANY_REQUESTS,
+                        ErrorCode::TooManyRequests,
+                        "upstream limits its rate, and nothing is cached",
+                    ),
+                    Kind::Unavailable => outage(
+                        StatusCode::BAD_GATEWAY,
+                        "upstream cannot be reached or fails, and nothing is cached",
+                    ),
+                    Kind::BadAnswer => outage(
+                        StatusCode::BAD_GATEWAY,
+                        "upstream's answer is not what a registry says",
+                    ),
+                    Kind::Timeout => outage(
+                        StatusCode::GATEWAY_TIMEOUT,
+                        "upstream does not answer in time, and nothing is cached",
+                    ),
+                    Kind::BreakerOpen => outage(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "upstream keeps failing and is not asked for a moment, and nothing is cached",
+                    ),
+                    Kind::Loop => Self::looped(),
+                };
+                (answer, failed)
+            }
+        };
+        answer.with(|parts| {
+            let limited =
+                (parts.status == StatusCode::TOO_MANY_REQUESTS).then_some(RETRY_AFTER_OUTAGE);
+            parts.retry_after = asked.or(parts.retry_after).or(limited);
+            parts.cache = Some(cache);
+            parts.cause = Some(error.to_string());
+        })
+    }
+
+    /// The answer. Logs the cause, once.
+    pub(super) fn into_response(self, record: &mut Record) -> Response<Body> {
+        let parts = *self.0;
+        let detail = if parts.status.is_server_error() {
+            json!({ "request": record.request_id() })
+        } else {
+            parts.detail
+        };
+        if let Some(cause) = &parts.cause {
+            let request = record.request_id();
+            match parts.status.as_u16() {
+                500 => error!(request, cause, "a request failed"),
+                501..=599 | 429 => warn!(request, cause, "a request could not be answered"),
+                _ => info!(request, cause, "a request was not answered"),
+            }
+        }
+        if let Some(cache) = parts.cache {
+            record.note_cache(cache);
+        }
+        let mut response = Response::new(Body::full(error_code::envelope(
+            parts.code,
+            &parts.message,
+            &detail,
+        )));
+        *response.status_mut() = parts.status;
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        if let Some(wait) = parts.retry_after {
+            headers.insert(
+                header::RETRY_AFTER,
+                HeaderValue::from(wait.as_secs().max(1)),
+            );
+        }
+        if let Some(allow) = parts.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(range) = parts
+            .content_range
+            .and_then(|range| HeaderValue::try_from(range).ok())
+        {
+            headers.insert(header::CONTENT_RANGE, range);
+        }
+        if let Some(status) = parts
+            .cache
+            .and_then(CacheStatus::header)
+            .and_then(|status| HeaderValue::try_from(status).ok())
+        {
+            headers.insert("cache-status", status);
+        }
+        response
+    }
+}
+
+impl From<Unresolved> for ApiError {
+    fn from(unresolved: Unresolved) -> Self {
+        match unresolved {
+            Unresolved::UnknownRepository | Unresolved::UnknownNamespace => Self::new(
+                StatusCode::NOT_FOUND,
+                ErrorCode::NameUnknown,
+                unresolved.to_string(),
+            ),
+            Unresolved::Name(error) => error.into(),
+        }
+    }
+}
+
+impl From<NameError> for ApiError {
+    fn from(error: NameError) -> Self {
+        Self::invalid(ErrorCode::NameInvalid, error)
+    }
+}

@@ -1,0 +1,244 @@
+//! HTTP towards clients: which request means what, and what each answer looks like.
+//!
+//! One column: identify → route → resolve the repository → handle → respond → record. Handlers return values and errors; status codes live in
+//! [`error`], headers in [`respond`], the one log line in [`record`].
+
+mod error;
+mod record;
+mod respond;
+mod route;
+mod v2;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::{Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use crate::body::Body;
+use crate::cache::PullThrough;
+use crate::repository::{Ask, Definitions, Key, Target, resolve};
+use crate::telemetry::Metrics;
+use crate::upstream::Hops;
+
+use error::ApiError;
+use record::Record;
+use route::Route;
+
+/// What a listener is for; the server hands its number back with every request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// The registry.
+    Registry,
+    /// The registry, one repository of it.
+    Bound(Key),
+    /// Health, metrics and administration.
+    Admin,
+}
+
+/// What the API needs.
+#[derive(Debug)]
+pub struct Config {
+    /// Repositories, hosts, default.
+    pub definitions: Definitions,
+    /// The caches of the remotes, by key.
+    pub remotes: HashMap<Key, PullThrough>,
+    /// Hosts that mean one repository.
+    pub hosts: HashMap<String, Key>,
+    /// Our own names, which as `ns` mean none.
+    pub own_hosts: Vec<String>,
+    /// What each listener is for.
+    pub roles: Vec<Role>,
+    /// This process in `CDN-Loop`.
+    pub instance: String,
+}
+
+/// The API. One for the whole process.
+#[derive(Debug)]
+pub struct Api {
+    config: Config,
+    metrics: Arc<Metrics>,
+    draining: AtomicBool,
+}
+
+/// Whom a request comes from, and by which listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// The client.
+    pub address: SocketAddr,
+    /// The listener's place in [`Config::roles`].
+    pub role: usize,
+}
+
+/// One request, as handlers see it.
+#[derive(Debug)]
+struct Call<'a> {
+    method: &'a Method,
+    headers: &'a http::HeaderMap,
+    /// The path as the client wrote it, for `Link`.
+    path: &'a str,
+    query: Vec<(String, String)>,
+    hops: Hops,
+}
+
+/// Where a request came in, as far as that chooses a repository.
+#[derive(Debug, Clone, Copy)]
+struct Place<'a> {
+    role: &'a Role,
+    /// The host of an absolute target or of HTTP/2's `:authority`.
+    authority: Option<&'a str>,
+    /// The key or host before `/v2`.
+    prefix: Option<&'a str>,
+}
+
+impl Api {
+    /// An API over these repositories.
+    pub const fn new(config: Config, metrics: Arc<Metrics>) -> Self {
+        Self {
+            config,
+            metrics,
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on `/readyz` says that nothing new should be sent here.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Answers one request: whatever happens, there is an answer and one line in the log.
+    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let mut record = Record::begin(&request, peer, Arc::clone(&self.metrics));
+        let mut response = match self.dispatch(&request, peer, &mut record).await {
+            Ok(response) => response,
+            Err(error) => error.into_response(&mut record),
+        };
+        respond::common(&mut response, record.request_id());
+        record.finish(response)
+    }
+
+    async fn dispatch(
+        &self,
+        request: &Request<Incoming>,
+        peer: Peer,
+        record: &mut Record,
+    ) -> Result<Response<Body>, ApiError> {
+        let role = self.config.roles.get(peer.role).unwrap_or(&Role::Registry);
+        let path = request.uri().path();
+        match route::parse(path)? {
+            Route::Ready if self.draining.load(Ordering::Relaxed) => plain(
+                request.method(),
+                StatusCode::SERVICE_UNAVAILABLE,
+                "draining\n",
+            ),
+            Route::Live | Route::Ready => plain(request.method(), StatusCode::OK, "ok\n"),
+            Route::Metrics => self.metrics_page(request.method()),
+            Route::Registry { .. } if *role == Role::Admin => Err(ApiError::not_found()),
+            Route::Registry { prefix, endpoint } => {
+                let hops = Hops::from_headers(request.headers());
+                if hops.is_loop(&self.config.instance) {
+                    return Err(ApiError::looped());
+                }
+                let query: Vec<(String, String)> = url::form_urlencoded::parse(
+                    request.uri().query().unwrap_or_default().as_bytes(),
+                )
+                .into_owned()
+                .collect();
+                let call = Call {
+                    method: request.method(),
+                    headers: request.headers(),
+                    path,
+                    query,
+                    hops,
+                };
+                {
+                    let place = Place {
+                        role,
+                        authority: request.uri().host(),
+                        prefix: prefix.as_deref(),
+                    };
+                    self.registry(&call, place, endpoint, record)
+                }
+                .await
+            }
+        }
+    }
+
+    /// The repository that `name` means for this request, and the cache that answers for it.
+    fn resolve<'a>(
+        &'a self,
+        call: &Call<'_>,
+        place: Place<'a>,
+        name: &str,
+    ) -> Result<(Target, &'a PullThrough), ApiError> {
+        let host = call
+            .headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .or(place.authority)
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        let without_port = host
+            .rsplit_once(':')
+            .map_or(host.as_str(), |(name, _)| name);
+        let by_host = self
+            .config
+            .hosts
+            .get(&host)
+            .or_else(|| self.config.hosts.get(without_port));
+        let bound = match place.role {
+            Role::Bound(key) => Some(key),
+            Role::Registry | Role::Admin => by_host,
+        };
+        let namespaces: Vec<String> = call
+            .query
+            .iter()
+            .filter(|(key, _)| key == "ns")
+            .map(|(_, value)| value.clone())
+            .collect();
+        let mut own_hosts = self.config.own_hosts.clone();
+        own_hosts.push(host);
+        let target = resolve(
+            &self.config.definitions,
+            &Ask {
+                bound,
+                prefix: place.prefix,
+                namespaces: &namespaces,
+                name,
+                own_hosts: &own_hosts,
+            },
+        )?;
+        let cache = self
+            .config
+            .remotes
+            .get(&target.key)
+            .ok_or_else(ApiError::not_found)?;
+        Ok((target, cache))
+    }
+
+    fn metrics_page(&self, method: &Method) -> Result<Response<Body>, ApiError> {
+        let mut response = plain(method, StatusCode::OK, &self.metrics.render())?;
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            header::HeaderValue::from_static(
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            ),
+        );
+        Ok(response)
+    }
+}
+
+fn plain(method: &Method, status: StatusCode, text: &str) -> Result<Response<Body>, ApiError> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(ApiError::method("GET, HEAD"));
+    }
+    let mut response = Response::new(Body::full(text.to_owned()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    Ok(response)
+}

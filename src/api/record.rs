@@ -1,0 +1,183 @@
+//! One place where a request is written down: one log line, its counters.
+//!
+//! The line is written when the last byte has gone or the client has left, so that it can say how many there were.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http::{Request, Response};
+use http_body::Body as _;
+use tokio::time::Instant;
+use tracing::info;
+
+use super::Peer;
+use crate::body::{Body, BodyError};
+use crate::cache::{CacheStatus, Outcome};
+use crate::telemetry::{Metrics, RepositoryLabels, RequestLabels};
+
+/// The most characters of what a client sends that go into the log.
+const SHOWN: usize = 256;
+
+/// What is known of a request so far.
+#[derive(Debug)]
+pub(super) struct Record {
+    id: String,
+    begun: Instant,
+    peer: String,
+    method: String,
+    path: String,
+    agent: String,
+    repository: Option<String>,
+    kind: &'static str,
+    cache: Option<CacheStatus>,
+    status: u16,
+    bytes: u64,
+    complete: bool,
+    metrics: Arc<Metrics>,
+}
+
+impl Record {
+    pub(super) fn begin<B>(request: &Request<B>, peer: Peer, metrics: Arc<Metrics>) -> Self {
+        let agent = request
+            .headers()
+            .get(http::header::USER_AGENT)
+            .and_then(|agent| agent.to_str().ok())
+            .unwrap_or_default();
+        Self {
+            id: uuid::Uuid::now_v7().simple().to_string(),
+            begun: Instant::now(),
+            peer: peer.address.to_string(),
+            method: request.method().as_str().chars().take(16).collect(),
+            path: request
+                .uri()
+                .path_and_query()
+                .map_or("", |path| path.as_str())
+                .chars()
+                .take(SHOWN * 2)
+                .collect(),
+            agent: agent.chars().take(SHOWN).collect(),
+            repository: None,
+            kind: "other",
+            cache: None,
+            status: 0,
+            bytes: 0,
+            complete: false,
+            metrics,
+        }
+    }
+
+    pub(super) fn request_id(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) fn note_repository(&mut self, key: &str, kind: &'static str) {
+        self.repository = Some(key.to_owned());
+        self.kind = kind;
+    }
+
+    pub(super) const fn note_cache(&mut self, status: CacheStatus) {
+        self.cache = Some(status);
+    }
+
+    /// The answer's head is ready; the body is counted on its way out.
+    pub(super) fn finish(mut self, response: Response<Body>) -> Response<Body> {
+        self.status = response.status().as_u16();
+        if let Some(repository) = &self.repository {
+            let labels = RepositoryLabels {
+                repository: repository.clone(),
+            };
+            self.metrics
+                .request_seconds
+                .get_or_create(&labels)
+                .observe(self.begun.elapsed().as_secs_f64());
+        }
+        if response.body().is_end_stream() {
+            self.complete = true;
+            return response;
+        }
+        let length = response.body().size_hint().exact();
+        response.map(|body| Body::stream(Counted { body, record: self }, length))
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let repository = self.repository.as_deref().unwrap_or("-");
+        let outcome = self
+            .cache
+            .map_or(Outcome::None, CacheStatus::outcome)
+            .as_str();
+        let reason = self.cache.map_or("-", |cache| cache.reason().as_str());
+        let status = match self.status {
+            200..=299 => "2xx",
+            300..=399 => "3xx",
+            400..=499 => "4xx",
+            _ => "5xx",
+        };
+        let labels = RequestLabels {
+            repository: repository.to_owned(),
+            kind: self.kind,
+            outcome,
+            status,
+        };
+        self.metrics.requests.get_or_create(&labels).inc();
+        if self.bytes > 0 {
+            self.metrics
+                .client_bytes
+                .get_or_create(&RepositoryLabels {
+                    repository: repository.to_owned(),
+                })
+                .inc_by(self.bytes);
+        }
+        info!(
+            target: "access",
+            request = self.id,
+            client = self.peer,
+            method = self.method,
+            path = self.path,
+            status = self.status,
+            bytes = self.bytes,
+            complete = self.complete,
+            milliseconds = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            repository,
+            kind = self.kind,
+            cache = outcome,
+            reason,
+            agent = self.agent,
+            "request"
+        );
+    }
+}
+
+/// A body that counts itself into its record.
+struct Counted {
+    body: Body,
+    record: Record,
+}
+
+impl Stream for Counted {
+    type Item = Result<Bytes, BodyError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                None => {
+                    self.record.complete = true;
+                    return Poll::Ready(None);
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Some(Ok(frame)) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        self.record.bytes += bytes.len() as u64;
+                        // With a known length nobody polls past the last byte.
+                        self.record.complete = self.body.size_hint().exact() == Some(0);
+                        return Poll::Ready(Some(Ok(bytes)));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Tag lists, referrers, the catalog: paged (`n`, `last`, `Link`).
+
+use http::{HeaderName, HeaderValue, Response, header};
+use serde_json::json;
+
+use super::super::error::ApiError;
+use super::super::record::Record;
+use super::super::{Api, Call, Place, Role, respond};
+use super::json as json_response;
+use crate::body::Body;
+use crate::cache::PullThrough;
+use crate::oci::media_type::OCI_INDEX;
+use crate::oci::page::{self, Page};
+use crate::oci::{Digest, ErrorCode, Name, link, referrers};
+
+pub(super) async fn tags(
+    call: &Call<'_>,
+    cache: &PullThrough,
+    name: &Name,
+    shown: &str,
+    record: &mut Record,
+) -> Result<Response<Body>, ApiError> {
+    let page = parse_page(call)?;
+    let (tags, status) = cache
+        .tags(&call.hops, name)
+        .await
+        .map_err(|error| ApiError::from_cache(&error, ErrorCode::NameUnknown))?;
+    let (cut, next) = page::cut(&tags, &page);
+    let mut response = json_response(json!({ "name": shown, "tags": cut }).to_string());
+    respond::cache(response.headers_mut(), status, record);
+    link_next(call, &mut response, next.map(|next| next.query()));
+    Ok(response)
+}
+
+pub(super) async fn referrers(
+    call: &Call<'_>,
+    cache: &PullThrough,
+    name: &Name,
+    subject: &Digest,
+    record: &mut Record,
+) -> Result<Response<Body>, ApiError> {
+    let (list, status) = cache
+        .referrers(&call.hops, name, subject)
+        .await
+        .map_err(|error| ApiError::from_cache(&error, ErrorCode::ManifestUnknown))?;
+    let wanted = call
+        .query
+        .iter()
+        .find(|(key, value)| key == "artifactType" && !value.is_empty())
+        .map(|(_, value)| value.as_str());
+    let body = match wanted {
+        Some(artifact_type) => referrers::render_index(
+            &referrers::filter(&list, artifact_type)
+                .into_iter()
+                .cloned()
+                .collect::<Vec<_>>(),
+        ),
+        None => referrers::render_index(&list),
+    };
+    let mut response = Response::new(Body::full(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(OCI_INDEX));
+    if wanted.is_some() {
+        headers.insert(
+            HeaderName::from_static("oci-filters-applied"),
+            HeaderValue::from_static("artifactType"),
+        );
+    }
+    respond::cache(headers, status, record);
+    Ok(response)
+}
+
+impl Api {
+    /// The images that are known here: of one repository where the request names one, else of all, each as it would be pulled.
+    pub(super) async fn catalog(
+        &self,
+        call: &Call<'_>,
+        place: Place<'_>,
+        record: &mut Record,
+    ) -> Result<Response<Body>, ApiError> {
+        let page = parse_page(call)?;
+        let definitions = &self.config.definitions;
+        let one = match (place.role, place.prefix) {
+            (Role::Bound(key), _) => Some(key),
+            (_, Some(prefix)) => Some(
+                definitions
+                    .by_key(prefix)
+                    .or_else(|| definitions.by_host(prefix))
+                    .ok_or(crate::repository::Unresolved::UnknownRepository)?,
+            ),
+            _ => None,
+        };
+        let mut names = Vec::new();
+        for key in definitions.keys() {
+            if one.is_some_and(|one| one != key) {
+                continue;
+            }
+            let Some(cache) = self.config.remotes.get(key) else {
+                continue;
+            };
+            let known = cache
+                .names()
+                .await
+                .map_err(|error| ApiError::from_cache(&error, ErrorCode::NameUnknown))?;
+            let plain = one.is_some() || key == definitions.default_key();
+            names.extend(
+                known
+                    .into_iter()
+                    .map(|name| if plain { name } else { format!("{key}/{name}") }),
+            );
+        }
+        names.sort_unstable();
+        record.note_repository(one.map_or("-", |key| key.as_str()), "catalog");
+        let (cut, next) = page::cut(&names, &page);
+        let mut response = json_response(json!({ "repositories": cut }).to_string());
+        link_next(call, &mut response, next.map(|next| next.query()));
+        Ok(response)
+    }
+}
+
+fn parse_page(call: &Call<'_>) -> Result<Page, ApiError> {
+    Page::parse(call.query.iter().map(|(key, value)| (key, value)))
+        .map_err(|error| ApiError::invalid(ErrorCode::PaginationNumberInvalid, error))
+}
+
+/// `Link: <…>; rel="next"`, relative to this host, with everything else that the request said.
+fn link_next(call: &Call<'_>, response: &mut Response<Body>, next: Option<String>) {
+    let Some(next) = next else { return };
+    let mut kept = url::form_urlencoded::Serializer::new(String::new());
+    kept.extend_pairs(
+        call.query
+            .iter()
+            .filter(|(key, _)| key != "n" && key != "last"),
+    );
+    let kept = kept.finish();
+    let separator = if kept.is_empty() { "" } else { "&" };
+    respond::set(
+        response.headers_mut(),
+        header::LINK,
+        &link::render_next(&format!("{}?{next}{separator}{kept}", call.path)),
+    );
+}

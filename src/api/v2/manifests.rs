@@ -1,0 +1,69 @@
+//! `GET` and `HEAD /v2/<name>/manifests/<reference>`.
+
+use http::{HeaderValue, Method, Response, StatusCode, header};
+
+use super::super::error::ApiError;
+use super::super::record::Record;
+use super::super::{Call, respond};
+use crate::body::Body;
+use crate::cache::{PullThrough, Want};
+use crate::oci::{Accept, ErrorCode, Name, Reference};
+
+pub(super) async fn manifest(
+    call: &Call<'_>,
+    cache: &PullThrough,
+    name: &Name,
+    reference: &Reference,
+    record: &mut Record,
+) -> Result<Response<Body>, ApiError> {
+    // A GET that may end in 304 needs no body.
+    let want = if *call.method == Method::HEAD {
+        Want::Head
+    } else {
+        Want::Body
+    };
+    let opened = match reference {
+        Reference::Digest(digest) => {
+            cache
+                .manifest_by_digest(&call.hops, name, digest, want)
+                .await
+        }
+        Reference::Tag(tag) => {
+            let accept = Accept::parse(
+                call.headers
+                    .get_all(header::ACCEPT)
+                    .iter()
+                    .filter_map(|value| value.to_str().ok()),
+            );
+            cache
+                .manifest_by_tag(&call.hops, name, tag, &accept, want)
+                .await
+        }
+    };
+    let opened =
+        opened.map_err(|error| ApiError::from_cache(&error, ErrorCode::ManifestUnknown))?;
+    let unchanged = respond::not_modified(call.headers, &opened.told.digest);
+    let body = if unchanged {
+        Body::empty()
+    } else {
+        opened.bytes.map_or_else(Body::empty, Body::full)
+    };
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    respond::digest(headers, &opened.told.digest);
+    respond::cache(headers, opened.status, record);
+    if matches!(reference, Reference::Digest(_)) {
+        headers.insert(header::CACHE_CONTROL, respond::IMMUTABLE);
+    }
+    if unchanged {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    respond::set(
+        headers,
+        header::CONTENT_TYPE,
+        opened.told.media_type.as_str(),
+    );
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(opened.told.size));
+    Ok(response)
+}

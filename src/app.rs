@@ -1,0 +1,197 @@
+//! The composition root: builds what the configuration says, wires it, runs it until a signal, ends it in order.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::api::{self, Api, Role};
+use crate::body::Body;
+use crate::cache::{PullThrough, Shared};
+use crate::config::Resolved;
+use crate::repository::{Definition, Definitions};
+use crate::server::{self, Connection, Handler, ListenerConfig, Server};
+use crate::store::Store;
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
+use crate::upstream::{self, ProxyConfig, Upstream};
+
+/// How long background tasks may take to end.
+const TASKS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs the mirror until SIGTERM or SIGINT. A second signal ends it at once.
+pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
+    let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
+    // Listening comes first: an address that is taken must not cost a recovery.
+    let (roles, listeners) = listeners(&config);
+    let server = Server::bind(server::Config {
+        listeners,
+        limits: config.limits.clone(),
+    })?;
+    let store = Store::open(config.storage.clone(), &tasks, Arc::clone(&metrics)).await?;
+    let shared = Shared::new(store.clone(), tasks.clone(), Arc::clone(&metrics));
+    let instance = format!("roadstead-{}", uuid::Uuid::new_v4().simple());
+    let mut remotes = HashMap::new();
+    let mut definitions = Vec::new();
+    for remote in &config.remotes {
+        let upstream = Upstream::new(
+            upstream::Config {
+                key: remote.key.to_string(),
+                url: remote.url.clone(),
+                ns: remote.ns.clone(),
+                credentials: remote.credentials.clone(),
+                token_hosts: remote.token_hosts.clone(),
+                allow_addresses: remote.allow_addresses.clone(),
+                ca: remote.ca.clone(),
+                proxy: proxy.clone(),
+                concurrent: remote.concurrent,
+                timeouts: remote.timeouts,
+                instance: instance.clone(),
+            },
+            Arc::clone(&metrics),
+        )
+        .with_context(|| format!("cannot set up remote.{}", remote.key))?;
+        remotes.insert(
+            remote.key.clone(),
+            PullThrough::new(
+                remote.key.to_string(),
+                remote.cache.clone(),
+                upstream,
+                shared.clone(),
+            ),
+        );
+        definitions.push(Definition {
+            key: remote.key.clone(),
+            serves: remote.serves.clone(),
+        });
+    }
+    let addresses = server.addresses();
+    let mut own_hosts: Vec<String> = addresses
+        .iter()
+        .map(|(address, _, _)| address.to_string())
+        .collect();
+    own_hosts.extend(
+        config
+            .external_url
+            .as_ref()
+            .and_then(url::Url::host_str)
+            .map(str::to_owned),
+    );
+    let hosts = config
+        .binds
+        .iter()
+        .filter_map(|bind| {
+            Some((
+                bind.host.as_ref()?.to_ascii_lowercase(),
+                bind.repository.clone(),
+            ))
+        })
+        .collect();
+    let api = Api::new(
+        api::Config {
+            definitions: Definitions::new(definitions, config.default.clone()),
+            remotes,
+            hosts,
+            own_hosts,
+            roles: roles.clone(),
+            instance,
+        },
+        Arc::clone(&metrics),
+    );
+    let api = Arc::new(api);
+    for (address, tls, role) in addresses {
+        let role = match roles.get(role) {
+            Some(Role::Admin) => "admin",
+            Some(Role::Bound(_)) => "bound",
+            Some(Role::Registry) | None => "registry",
+        };
+        info!(address = %address, tls, role, "listening");
+    }
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let (signalled, draining) = (shutdown.clone(), Arc::clone(&api));
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let stopping = tasks.stopping();
+    tasks.spawn("signals", async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = stopping.cancelled() => return,
+        }
+        info!("stopping: requests under way are finished first; a second signal ends at once");
+        draining.drain();
+        signalled.cancel();
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = stopping.cancelled() => return,
+        }
+        warn!("ended by a second signal");
+        std::process::exit(1);
+    });
+    server
+        .run(Arc::new(Front { api }), &tasks, metrics, shutdown)
+        .await;
+    tasks.stop(TASKS_PATIENCE).await;
+    store.close().await;
+    info!("stopped");
+    Ok(())
+}
+
+/// The API behind the server's sockets.
+struct Front {
+    api: Arc<Api>,
+}
+
+impl Handler for Front {
+    async fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        connection: Connection,
+    ) -> Response<Body> {
+        let peer = api::Peer {
+            address: connection.peer,
+            role: connection.role,
+        };
+        self.api.handle(request, peer).await
+    }
+}
+
+/// Every listener with its role.
+fn listeners(config: &Resolved) -> (Vec<Role>, Vec<ListenerConfig>) {
+    let registry = config
+        .listen
+        .iter()
+        .map(|address| (*address, Role::Registry));
+    let bound = config
+        .binds
+        .iter()
+        .filter_map(|bind| Some((bind.listen?, Role::Bound(bind.repository.clone()))));
+    let admin = config
+        .admin_listen
+        .iter()
+        .map(|address| (*address, Role::Admin));
+    let all: Vec<_> = registry.chain(bound).chain(admin).collect();
+    let roles = all.iter().map(|(_, role)| role.clone()).collect();
+    let listeners = all
+        .into_iter()
+        .enumerate()
+        .map(|(number, (address, role))| ListenerConfig {
+            address,
+            tls: if role == Role::Admin {
+                Vec::new()
+            } else {
+                config.tls.clone()
+            },
+            role: number,
+        })
+        .collect();
+    (roles, listeners)
+}

@@ -1,0 +1,91 @@
+//! `roadstead check`
+
+use super::output;
+use crate::config::Resolved;
+use crate::repository::{Ask, Definition, Definitions, resolve};
+
+/// Prints what the configuration means: listeners, repositories, and where a few names lead.
+pub(super) fn run(config: &Resolved) {
+    for address in &config.listen {
+        output::line(&format!(
+            "listens on {address}{}",
+            if config.tls.is_empty() {
+                ""
+            } else {
+                " with TLS"
+            }
+        ));
+    }
+    if let Some(address) = &config.admin_listen {
+        output::line(&format!("listens on {address} for administration"));
+    }
+    for bind in &config.binds {
+        let place = bind
+            .host
+            .clone()
+            .or(bind.listen.map(|listen| listen.to_string()))
+            .unwrap_or_default();
+        output::line(&format!("{place} means {}", bind.repository));
+    }
+    output::line(&format!(
+        "stores up to {} bytes in {}",
+        config.storage.max_size,
+        config.storage.path.display()
+    ));
+    for remote in &config.remotes {
+        let offline = if remote.cache.offline {
+            ", offline"
+        } else {
+            ""
+        };
+        output::line(&format!(
+            "{} mirrors {} for {}{offline}",
+            remote.key,
+            remote.url,
+            if remote.serves.is_empty() {
+                "no host".to_owned()
+            } else {
+                remote.serves.join(", ")
+            }
+        ));
+    }
+    let definitions = config
+        .remotes
+        .iter()
+        .map(|remote| Definition {
+            key: remote.key.clone(),
+            serves: remote.serves.clone(),
+        })
+        .collect();
+    let definitions = Definitions::new(definitions, config.default.clone());
+    let mut samples = vec!["nginx:latest".to_owned()];
+    for remote in &config.remotes {
+        samples.push(format!("{}/team/app:1", remote.key));
+        samples.extend(
+            remote
+                .serves
+                .iter()
+                .map(|host| format!("{host}/team/app:1")),
+        );
+    }
+    for sample in samples {
+        let (name, tag) = sample.rsplit_once(':').unwrap_or((&sample, "latest"));
+        let target = resolve(
+            &definitions,
+            &Ask {
+                bound: None,
+                prefix: None,
+                namespaces: &[],
+                name,
+                own_hosts: &[],
+            },
+        );
+        match target {
+            Ok(target) => output::line(&format!(
+                "/v2/{name}/manifests/{tag} is {} of {}",
+                target.name, target.key
+            )),
+            Err(error) => output::line(&format!("/v2/{name}/manifests/{tag}: {error}")),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The command line. The only place that reads the environment and ends the process.
+
+mod check;
+mod output;
+mod serve;
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, ConfigError, Resolved};
+
+/// Exit code of a command that failed.
+const FAILED: u8 = 1;
+/// Exit code of wrong usage or configuration.
+const MISUSED: u8 = 2;
+
+/// Pull-through caching mirror for container registries.
+#[derive(Debug, Parser)]
+#[command(name = "roadstead", version, about)]
+struct Cli {
+    /// Configuration file [default: $`ROADSTEAD_CONFIG`, ./mirror.toml, /etc/roadstead/mirror.toml, else the built-in configuration]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How the log is written to standard error [default: text on a terminal, json otherwise]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    /// What is logged: error, warn, info, debug, trace, or a filter such as "`info,roadstead::upstream=debug`"
+    #[arg(
+        long,
+        global = true,
+        env = "RUST_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
+    log_level: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the mirror
+    Serve(serve::Arguments),
+    /// Validate the configuration and print how names route
+    Check,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command line; the whole program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(problem) = start_log(&cli) {
+        output::error(&problem);
+        return ExitCode::from(MISUSED);
+    }
+    match &cli.command {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "roadstead", &mut script);
+            output::bytes(&script);
+            ExitCode::SUCCESS
+        }
+        Command::Check => with_config(&cli, |resolved| {
+            check::run(&resolved);
+            ExitCode::SUCCESS
+        }),
+        Command::Serve(arguments) => with_config(&cli, |resolved| {
+            serve::run(resolved, arguments, &environment())
+        }),
+    }
+}
+
+fn with_config(cli: &Cli, run: impl FnOnce(Resolved) -> ExitCode) -> ExitCode {
+    match load(cli.config.as_deref()) {
+        Ok(resolved) => {
+            for warning in &resolved.warnings {
+                output::warning(warning);
+            }
+            run(resolved)
+        }
+        Err(error) => {
+            output::error(&error.to_string());
+            ExitCode::from(MISUSED)
+        }
+    }
+}
+
+/// The configuration: from where it is named, else where it is looked for, else built in.
+fn load(named: Option<&Path>) -> Result<Resolved, Box<dyn std::error::Error>> {
+    let environment = environment();
+    let from_environment = environment
+        .iter()
+        .find(|(name, value)| name == "ROADSTEAD_CONFIG" && !value.is_empty())
+        .map(|(_, path)| PathBuf::from(path));
+    let path = match named.map(Path::to_owned).or(from_environment) {
+        Some(path) => Some(path),
+        None => ["mirror.toml", "/etc/roadstead/mirror.toml"]
+            .map(PathBuf::from)
+            .into_iter()
+            .find(|path| path.exists()),
+    };
+    let text = match &path {
+        Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
+            format!(
+                "error: cannot read the configuration {}: {error}",
+                path.display()
+            )
+        })?),
+        None => None,
+    };
+    config::load(text.as_deref(), path.as_deref(), &environment)
+        .map_err(|error: ConfigError| error.into())
+}
+
+/// The environment; what is no UTF-8 can be no setting of ours.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+fn start_log(cli: &Cli) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&cli.log_level)
+        .map_err(|error| format!("error: --log-level: {error}"))?;
+    let terminal = std::io::stderr().is_terminal();
+    let json = cli
+        .log_format
+        .map_or(!terminal, |format| format == LogFormat::Json);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal && !json);
+    let started = if json {
+        log.json()
+            .with_current_span(false)
+            .with_span_list(false)
+            .try_init()
+    } else {
+        log.try_init()
+    };
+    started.map_err(|error| format!("error: cannot start the log: {error}"))
+}

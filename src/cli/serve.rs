@@ -1,0 +1,66 @@
+//! `roadstead serve`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::{FAILED, output};
+use crate::app;
+use crate::config::Resolved;
+use crate::upstream::ProxyConfig;
+
+/// After how many tasks a worker looks for new I/O: small requests get their turn beside large transfers (PERFORMANCE 2.5).
+const EVENT_INTERVAL: u32 = 11;
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Address to listen on, instead of the configured ones; may be given several times
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<SocketAddr>,
+    /// Data directory, instead of the configured one
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+pub(super) fn run(
+    mut config: Resolved,
+    arguments: &Arguments,
+    environment: &[(String, String)],
+) -> ExitCode {
+    if !arguments.listen.is_empty() {
+        config.listen.clone_from(&arguments.listen);
+    }
+    if let Some(data) = &arguments.data {
+        config.storage.path.clone_from(data);
+    }
+    let variable = |names: [&str; 2]| {
+        environment
+            .iter()
+            .find(|(name, value)| names.contains(&name.as_str()) && !value.is_empty())
+            .map(|(_, value)| value.clone())
+    };
+    let proxy = ProxyConfig {
+        https: variable(["HTTPS_PROXY", "https_proxy"]),
+        http: variable(["HTTP_PROXY", "http_proxy"]),
+        no: variable(["NO_PROXY", "no_proxy"]),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .event_interval(EVENT_INTERVAL)
+        .build();
+    let served = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
+        let served = runtime.block_on(app::run(config, proxy));
+        // Blocking reads of clients that have gone do not hold the process.
+        runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+        served
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::error(&format!("error: {error:#}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
