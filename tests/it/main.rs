@@ -1,1 +1,32 @@
+//! What Roadstead promises, tested from outside: the real binary, real sockets, a scripted upstream that counts.
+//!
+//! One binary with a file for each capability; `support` starts the parts.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    clippy::pedantic,
+    clippy::large_futures,
+    clippy::map_err_ignore,
+    clippy::format_push_string,
+    clippy::wildcard_enum_match_arm,
+    clippy::significant_drop_in_scrutinee,
+    unreachable_pub,
+    missing_docs,
+    reason = "test code: a broken assumption should panic where it stands, and clocks and files are read directly"
+)]
 
+mod support;
+
+mod chain;
+mod coalesce;
+mod disk;
+mod hostile;
+mod names;
+mod outage;
+mod pulls;
+mod ranges;
+mod security;

@@ -1,0 +1,358 @@
+//! Each client pulls a tag and a digest: cold, warm, and with upstream gone and Roadstead restarted.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::parts::{Daemon, Registry, run, tool};
+use crate::support::image::{self, Flavour};
+use crate::support::{Image, Mirror, Remote};
+
+/// What a client must do: pull a reference of `docker.io/library/app` anew, whatever it has already.
+trait Pulls {
+    fn pull(&mut self, reference: &str);
+}
+
+/// `:tag` or `@digest`, as it follows a name.
+fn tagged(tag: &str) -> String {
+    format!(":{tag}")
+}
+
+fn digested(image: &Image) -> String {
+    format!("@{}", image.digest())
+}
+
+async fn through_the_mirror(
+    images: &[(&str, Image)],
+    start: impl FnOnce(&Mirror) -> Box<dyn Pulls>,
+) {
+    let mut registry = Registry::start().await;
+    for (tag, image) in images {
+        registry.push("library/app", tag, image).await;
+    }
+    let mut mirror = Mirror::with(
+        &[Remote {
+            key: "docker-hub",
+            url: registry.url(),
+            serves: "docker.io",
+            more: "tag_ttl = \"0s\"".to_owned(),
+        }],
+        "",
+    )
+    .await;
+    let mut client = start(&mirror);
+    for round in ["cold", "warm", "upstream gone"] {
+        if round == "upstream gone" {
+            registry.stop();
+            mirror.restart().await;
+        }
+        for (tag, image) in images {
+            for reference in [tagged(tag), digested(image)] {
+                let before = served(&mirror);
+                client.pull(&reference);
+                assert!(
+                    served(&mirror) > before,
+                    "{round} {reference}: the client did not come through the mirror"
+                );
+            }
+        }
+    }
+    drop(client);
+}
+
+/// How many manifests and blobs the mirror has answered with 200.
+fn served(mirror: &Mirror) -> usize {
+    mirror
+        .log()
+        .iter()
+        .filter(|line| {
+            line.contains("\"target\":\"access\"")
+                && line.contains("\"status\":200")
+                && line.contains("/library/app/")
+                || line.contains("\"path\":\"/v2/app/")
+        })
+        .count()
+}
+
+fn images() -> Vec<(&'static str, Image)> {
+    vec![
+        ("oci", image::multi_platform(Flavour::Oci, 1, 300_000)),
+        ("docker", image::multi_platform(Flavour::Docker, 2, 300_000)),
+    ]
+}
+
+struct Crane {
+    address: String,
+    dir: TempDir,
+}
+
+impl Pulls for Crane {
+    fn pull(&mut self, reference: &str) {
+        let out = self.dir.path().join("image.tar");
+        run(Command::new(tool("crane"))
+            .args(["pull", "--insecure", "--platform", "linux/amd64"])
+            .arg(format!("{}/library/app{reference}", self.address))
+            .arg(&out));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crane() {
+    through_the_mirror(&images(), |mirror| {
+        Box::new(Crane {
+            address: mirror.address().to_string(),
+            dir: tempfile::tempdir().unwrap(),
+        })
+    })
+    .await;
+}
+
+/// `registries.conf` and `policy.json` for skopeo and podman.
+fn containers_configuration(dir: &Path, mirror: &Mirror) -> (PathBuf, PathBuf) {
+    let (registries, policy) = (dir.join("registries.conf"), dir.join("policy.json"));
+    let text = format!(
+        "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n",
+        mirror.address()
+    );
+    fs::write(&registries, text).unwrap();
+    fs::write(
+        &policy,
+        "{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}",
+    )
+    .unwrap();
+    (registries, policy)
+}
+
+struct Skopeo {
+    registries: PathBuf,
+    policy: PathBuf,
+    dir: TempDir,
+}
+
+impl Pulls for Skopeo {
+    fn pull(&mut self, reference: &str) {
+        let out = self.dir.path().join("out");
+        drop(fs::remove_dir_all(&out));
+        let mut skopeo = Command::new("skopeo");
+        skopeo
+            .arg("--policy")
+            .arg(&self.policy)
+            .arg("--registries-conf")
+            .arg(&self.registries);
+        run(skopeo
+            .args(["copy", "--all"])
+            .arg(format!("docker://docker.io/library/app{reference}"))
+            .arg(format!("dir:{}", out.display())));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn skopeo() {
+    through_the_mirror(&images(), |mirror| {
+        let dir = tempfile::tempdir().unwrap();
+        let (registries, policy) = containers_configuration(dir.path(), mirror);
+        Box::new(Skopeo {
+            registries,
+            policy,
+            dir,
+        })
+    })
+    .await;
+}
+
+struct Podman {
+    registries: PathBuf,
+    policy: PathBuf,
+    dir: TempDir,
+}
+
+impl Podman {
+    fn command(&self) -> Command {
+        let mut podman = Command::new("podman");
+        podman
+            .env("CONTAINERS_REGISTRIES_CONF", &self.registries)
+            .env("TMPDIR", self.dir.path());
+        podman
+            .arg("--root")
+            .arg(self.dir.path().join("root"))
+            .arg("--runroot")
+            .arg(self.dir.path().join("run"));
+        podman.args([
+            "--storage-driver",
+            "vfs",
+            "--cgroup-manager",
+            "cgroupfs",
+            "--events-backend",
+            "none",
+        ]);
+        podman
+    }
+}
+
+impl Pulls for Podman {
+    fn pull(&mut self, reference: &str) {
+        run(self
+            .command()
+            .args(["pull", "--arch", "amd64", "--signature-policy"])
+            .arg(&self.policy)
+            .arg(format!("docker.io/library/app{reference}")));
+        run(self.command().args(["rmi", "--all", "--force"]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn podman() {
+    through_the_mirror(&images(), |mirror| {
+        let dir = tempfile::tempdir().unwrap();
+        let (registries, policy) = containers_configuration(dir.path(), mirror);
+        Box::new(Podman {
+            registries,
+            policy,
+            dir,
+        })
+    })
+    .await;
+}
+
+struct Containerd {
+    address: PathBuf,
+    hosts: PathBuf,
+    _daemon: Daemon,
+    _dir: TempDir,
+}
+
+impl Containerd {
+    fn ctr(&self) -> Command {
+        let mut ctr = Command::new("ctr");
+        ctr.arg("--address").arg(&self.address);
+        ctr
+    }
+}
+
+impl Pulls for Containerd {
+    fn pull(&mut self, reference: &str) {
+        let name = format!("docker.io/library/app{reference}");
+        run(self
+            .ctr()
+            .args([
+                "images",
+                "pull",
+                "--snapshotter",
+                "native",
+                "--platform",
+                "linux/amd64",
+                "--hosts-dir",
+            ])
+            .arg(&self.hosts)
+            .arg(&name));
+        run(self.ctr().args(["images", "rm", "--sync"]).arg(&name));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containerd() {
+    through_the_mirror(&images(), |mirror| {
+        let dir = tempfile::tempdir().unwrap();
+        let hosts = dir.path().join("hosts");
+        fs::create_dir_all(hosts.join("docker.io")).unwrap();
+        let text = format!("server = \"https://registry-1.docker.io\"\n[host.\"{}\"]\n  capabilities = [\"pull\", \"resolve\"]\n", mirror.url());
+        fs::write(hosts.join("docker.io/hosts.toml"), text).unwrap();
+        let address = dir.path().join("containerd.sock");
+        let config = dir.path().join("config.toml");
+        let root = dir.path().display();
+        fs::write(&config, format!("version = 2\nroot = \"{root}/root\"\nstate = \"{root}/state\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{}\"\n", address.display())).unwrap();
+        let mut daemon = Daemon::start(Command::new("containerd").arg("--config").arg(&config), dir.path().join("log"));
+        daemon.wait(|| std::os::unix::net::UnixStream::connect(&address).is_ok());
+        Box::new(Containerd { address, hosts, _daemon: daemon, _dir: dir })
+    })
+    .await;
+}
+
+struct Docker {
+    socket: String,
+    _daemon: Daemon,
+    _dir: TempDir,
+}
+
+impl Docker {
+    fn command(&self) -> Command {
+        let mut docker = Command::new("docker");
+        docker.args(["-H", &self.socket]);
+        docker
+    }
+}
+
+impl Pulls for Docker {
+    fn pull(&mut self, reference: &str) {
+        run(self.command().args(["pull", &format!("app{reference}")]));
+        let all = run(self.command().args(["images", "-aq"]));
+        for id in String::from_utf8(all.stdout).unwrap().split_whitespace() {
+            run(self.command().args(["rmi", "--force", id]));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dockerd() {
+    // The layer of 256 MiB is this one's, the client that the mirror is for.
+    let large = image::image(
+        Flavour::Docker,
+        "amd64",
+        &[
+            image::noise_layer(image::Packing::Gzip, 5, 256 << 20),
+            image::empty_layer(image::Packing::Gzip),
+        ],
+    );
+    // Debian's dockerd knows no zstd layers.
+    let images = [
+        ("docker", image::multi_platform(Flavour::Docker, 2, 300_000)),
+        ("oci", image::small(Flavour::Oci, 3)),
+        ("large", large),
+    ];
+    through_the_mirror(&images, |mirror| {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let socket = format!("unix://{}", at("docker.sock"));
+        let mut command = Command::new("dockerd");
+        command.args([
+            "--storage-driver=vfs",
+            "--iptables=false",
+            "--ip6tables=false",
+            "--bridge=none",
+            "-H",
+            &socket,
+        ]);
+        command.args([
+            "--data-root",
+            &at("root"),
+            "--exec-root",
+            &at("exec"),
+            "--pidfile",
+            &at("pid"),
+            "--config-file",
+            &at("none.json"),
+        ]);
+        fs::write(at("none.json"), "{}").unwrap();
+        command.args([
+            "--registry-mirror",
+            &mirror.url(),
+            "--insecure-registry",
+            &mirror.address().to_string(),
+        ]);
+        let mut daemon = Daemon::start(&mut command, dir.path().join("log"));
+        daemon.wait(|| {
+            Command::new("docker")
+                .args(["-H", &socket, "version"])
+                .output()
+                .is_ok_and(|output| output.status.success())
+        });
+        Box::new(Docker {
+            socket,
+            _daemon: daemon,
+            _dir: dir,
+        })
+    })
+    .await;
+}
