@@ -98,6 +98,7 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
             remotes,
             hosts,
             own_hosts,
+            trusted_proxies: config.trusted_proxies.clone(),
             roles: roles.clone(),
             instance,
         },
@@ -118,6 +119,16 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
+    let mut hangup = signal(SignalKind::hangup())?;
+    let reloading = tasks.stopping();
+    tasks.spawn("reload", async move {
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => warn!("SIGHUP: this version does not reload its configuration; restart it"),
+                () = reloading.cancelled() => return,
+            }
+        }
+    });
     let stopping = tasks.stopping();
     tasks.spawn("signals", async move {
         tokio::select! {

@@ -4,6 +4,7 @@
 //! [`error`], headers in [`respond`], the one log line in [`record`].
 
 mod error;
+mod forwarded;
 mod record;
 mod respond;
 mod route;
@@ -51,6 +52,8 @@ pub struct Config {
     pub own_hosts: Vec<String>,
     /// What each listener is for.
     pub roles: Vec<Role>,
+    /// Whose `X-Forwarded-For` counts.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
     /// This process in `CDN-Loop`.
     pub instance: String,
 }
@@ -110,7 +113,12 @@ impl Api {
 
     /// Answers one request: whatever happens, there is an answer and one line in the log.
     pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
-        let mut record = Record::begin(&request, peer, Arc::clone(&self.metrics));
+        let client = forwarded::client(
+            peer.address,
+            request.headers(),
+            &self.config.trusted_proxies,
+        );
+        let mut record = Record::begin(&request, client, Arc::clone(&self.metrics));
         let mut response = match self.dispatch(&request, peer, &mut record).await {
             Ok(response) => response,
             Err(error) => error.into_response(&mut record),

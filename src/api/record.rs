@@ -13,7 +13,6 @@ use http_body::Body as _;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::Peer;
 use crate::body::{Body, BodyError};
 use crate::cache::{CacheStatus, Outcome};
 use crate::telemetry::{Metrics, RepositoryLabels, RequestLabels};
@@ -40,7 +39,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn begin<B>(request: &Request<B>, peer: Peer, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn begin<B>(request: &Request<B>, client: String, metrics: Arc<Metrics>) -> Self {
         let agent = request
             .headers()
             .get(http::header::USER_AGENT)
@@ -49,7 +48,7 @@ impl Record {
         Self {
             id: uuid::Uuid::now_v7().simple().to_string(),
             begun: Instant::now(),
-            peer: peer.address.to_string(),
+            peer: client,
             method: request.method().as_str().chars().take(16).collect(),
             path: request
                 .uri()

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, Connection, Handler, Limits, ListenerConfig, Server};
+use super::{CertificatePair, Config, Connection, Handler, Limits, ListenerConfig, Server};
 use crate::body::Body;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
@@ -240,4 +240,85 @@ async fn draining_finishes_what_is_under_way() {
         TcpStream::connect(running.address).await.is_err(),
         "new work is refused"
     );
+}
+
+#[tokio::test]
+async fn certificates_are_chosen_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pairs = Vec::new();
+    let mut roots = rustls::RootCertStore::empty();
+    for name in ["one.test", "two.test"] {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+        let (certificate, key) = (
+            dir.path().join(name),
+            dir.path().join(format!("{name}.key")),
+        );
+        std::fs::write(&certificate, cert.pem()).unwrap();
+        std::fs::write(&key, signing_key.serialize_pem()).unwrap();
+        roots.add(cert.der().clone()).unwrap();
+        pairs.push(CertificatePair { certificate, key });
+    }
+    let listener = |tls| ListenerConfig {
+        address: "127.0.0.1:0".parse().unwrap(),
+        tls,
+        role: 0,
+    };
+    let swapped = CertificatePair {
+        key: pairs[1].key.clone(),
+        ..pairs[0].clone()
+    };
+    let wrong = Server::bind(Config {
+        listeners: vec![listener(vec![swapped])],
+        limits: small(),
+    });
+    assert!(
+        wrong.unwrap_err().to_string().contains("one.test"),
+        "the error names the file"
+    );
+    let server = Server::bind(Config {
+        listeners: vec![listener(pairs)],
+        limits: small(),
+    })
+    .unwrap();
+    let address = server.addresses()[0].0;
+    let tasks = Tasks::new();
+    let running = tasks.clone();
+    tasks.spawn("server", async move {
+        server
+            .run(
+                Arc::new(Echo),
+                &running,
+                Arc::new(Metrics::new()),
+                CancellationToken::new(),
+            )
+            .await;
+    });
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    for name in ["one.test", "two.test"] {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let mut stream = connector
+            .connect(name.try_into().unwrap(), stream)
+            .await
+            .unwrap();
+        stream
+            .write_all(b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("/x"),
+            "{name}: {answer}"
+        );
+    }
+    // Half a handshake is closed, and so is plain HTTP.
+    exchange(address, &[22, 3, 1]).await;
+    exchange(address, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
 }

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 
 use crate::parts::{Daemon, Registry, run, tool};
 use crate::support::image::{self, Flavour};
-use crate::support::{Image, Mirror, Remote};
+use crate::support::tls::Authority;
+use crate::support::{Image, Mirror, Remote, free_port};
 
 /// What a client must do: pull a reference of `docker.io/library/app` anew, whatever it has already.
 trait Pulls {
@@ -355,4 +356,70 @@ async fn dockerd() {
         })
     })
     .await;
+}
+
+/// nginx with TLS, a private authority and HTTP/2 in front of the registry.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_behind_tls_and_http2() {
+    let registry = Registry::start().await;
+    let image = image::multi_platform(Flavour::Oci, 1, 300_000);
+    registry.push("library/app", "oci", &image).await;
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let ca = authority.write(dir.path());
+    let (certificate, key) = authority.localhost().write(dir.path(), "server");
+    let (port, root) = (free_port(), dir.path().display());
+    let config = format!(
+        "daemon off; pid {root}/pid; error_log {root}/error.log;\nevents {{}}\nhttp {{ access_log {root}/access.log; client_body_temp_path {root}; proxy_temp_path {root}; \
+         server {{ listen 127.0.0.1:{port} ssl http2; ssl_certificate {}; ssl_certificate_key {}; location / {{ proxy_pass {}; proxy_set_header Host $http_host; }} }} }}\n",
+        certificate.display(),
+        key.display(),
+        registry.url()
+    );
+    fs::write(dir.path().join("nginx.conf"), config).unwrap();
+    let mut nginx = Daemon::start(
+        Command::new("nginx")
+            .arg("-c")
+            .arg(dir.path().join("nginx.conf")),
+        dir.path().join("log"),
+    );
+    nginx.wait(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let remote = |more: String| Remote {
+        key: "docker-hub",
+        url: format!("https://localhost:{port}"),
+        serves: "docker.io",
+        more,
+    };
+    // Without its authority it is not trusted, and nothing of it is believed.
+    let strangers = Mirror::with(&[remote(String::new())], "").await;
+    assert_eq!(
+        strangers
+            .client()
+            .manifest("app", "oci")
+            .await
+            .status
+            .as_u16(),
+        502
+    );
+    let mirror = Mirror::with(
+        &[remote(format!(
+            "ca = \"{}\"\ntag_ttl = \"0s\"",
+            ca.display()
+        ))],
+        "",
+    )
+    .await;
+    let mut crane = Crane {
+        address: mirror.address().to_string(),
+        dir: tempfile::tempdir().unwrap(),
+    };
+    crane.pull(&tagged("oci"));
+    let seen = fs::read_to_string(dir.path().join("access.log")).unwrap();
+    assert!(
+        seen.contains("/blobs/") && seen.lines().all(|line| line.contains("HTTP/2.0")),
+        "{seen}"
+    );
+    nginx.stop();
+    crane.pull(&tagged("oci"));
+    crane.pull(&digested(&image));
 }

@@ -20,6 +20,7 @@ pub mod image;
 pub mod mirror;
 pub mod plain_http;
 pub mod raw;
+pub mod tls;
 pub mod upstream;
 
 use std::net::TcpListener;

@@ -1,0 +1,50 @@
+//! Who a request comes from when proxies stand in between. Pure.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::HeaderMap;
+use ipnet::IpNet;
+
+/// The client as the log names it: the connection's other end, or, where that is a trusted proxy, the last address in `X-Forwarded-For`
+/// that no trusted proxy has. Anyone else's header is only what they say of themselves.
+pub(super) fn client(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> String {
+    let is_trusted = |address: &IpAddr| {
+        trusted
+            .iter()
+            .any(|net| net.contains(&address.to_canonical()))
+    };
+    if !is_trusted(&peer.ip()) {
+        return peer.to_string();
+    }
+    let values: Vec<&str> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect();
+    let named = values
+        .iter()
+        .flat_map(|value| value.split(','))
+        .filter_map(|address| address.trim().parse::<IpAddr>().ok());
+    let client = named.rev().find(|address| !is_trusted(address));
+    client.map_or_else(|| peer.to_string(), |address| address.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_trusted_proxy_may_speak_for_others() {
+        let headers = HeaderMap::from_iter([(
+            http::HeaderName::from_static("x-forwarded-for"),
+            "6.6.6.6, 8.8.8.8, 10.0.0.2".parse().unwrap(),
+        )]);
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let proxy = "10.0.0.1:1".parse().unwrap();
+        let stranger = "9.9.9.9:1".parse().unwrap();
+        assert_eq!(client(proxy, &headers, &trusted), "8.8.8.8");
+        assert_eq!(client(stranger, &headers, &trusted), "9.9.9.9:1");
+        assert_eq!(client(proxy, &headers, &[]), "10.0.0.1:1");
+        assert_eq!(client(proxy, &HeaderMap::new(), &trusted), "10.0.0.1:1");
+    }
+}
