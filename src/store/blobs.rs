@@ -173,8 +173,11 @@ impl Store {
                 Ok(Some(blob))
             }
             Found::Orphan(blob) => {
-                self.inner.index.put_blob(digest, blob.size, false).await?;
-                self.inner.budget.adopt(blob.size);
+                // The fill that has just named the file may be writing its row; whoever is first counts the bytes.
+                if self.inner.index.put_blob(digest, blob.size, false).await? {
+                    self.inner.budget.adopt(blob.size);
+                    self.show_usage();
+                }
                 self.inner.hot.put(&blob);
                 Ok(Some(blob))
             }

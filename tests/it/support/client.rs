@@ -154,6 +154,10 @@ impl Client {
         stream
             .set_nodelay(true)
             .map_err(|error| error.to_string())?;
+        // Whoever leaves early leaves as clients do that have unread bytes: with a reset.
+        stream
+            .set_zero_linger()
+            .map_err(|error| error.to_string())?;
         let io = TokioIo::new(stream);
         let uri = if self.h2 {
             format!("http://{}{path}", self.address)
