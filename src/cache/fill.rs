@@ -188,10 +188,16 @@ impl Entry {
         }
     }
 
-    /// Whether nobody waits. The fill stays in the table until its part is put away: whoever joins meanwhile sees it given up and
-    /// starts the next one, and two never write the same part.
-    fn is_unwanted(&self) -> bool {
-        self.fill.waiting.load(Ordering::SeqCst) == 0
+    /// Gives the fill up if nobody waits. It stays in the table until its part is put away, so that two never write the same part; whoever
+    /// joins meanwhile finds it back at [`Phase::Asking`], waits for its end, and starts the next one. Under the table's lock, so that
+    /// nobody joins between the look and the word.
+    fn give_up_if_unwanted(&self, phase: &watch::Sender<Phase>) -> bool {
+        let _table = lock(&self.table);
+        let unwanted = self.fill.waiting.load(Ordering::SeqCst) == 0;
+        if unwanted {
+            phase.send_replace(Phase::Asking);
+        }
+        unwanted
     }
 }
 
@@ -285,7 +291,7 @@ impl Leader {
                 biased;
                 () = stopping.cancelled() => return Stop::ShuttingDown,
                 () = self.entry.fill.left.notified() => {
-                    if !past_first_quarter(source.position(), source.total()) && self.entry.is_unwanted() {
+                    if !past_first_quarter(source.position(), source.total()) && self.entry.give_up_if_unwanted(&self.phase) {
                         return Stop::Unwanted;
                     }
                     continue;
