@@ -53,6 +53,7 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
                 timeouts: remote.timeouts,
                 instance: instance.clone(),
             },
+            &tasks,
             Arc::clone(&metrics),
         )
         .with_context(|| format!("cannot set up remote.{}", remote.key))?;

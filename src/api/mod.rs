@@ -146,7 +146,7 @@ impl Api {
             Route::Registry { .. } if *role == Role::Admin => Err(ApiError::not_found()),
             Route::Registry { prefix, endpoint } => {
                 let hops = Hops::from_headers(request.headers());
-                if hops.is_loop(&self.config.instance) {
+                if hops.contains(&self.config.instance) {
                     return Err(ApiError::looped());
                 }
                 let query: Vec<(String, String)> = url::form_urlencoded::parse(

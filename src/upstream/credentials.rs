@@ -1,325 +1,270 @@
-//! What we log in with: nothing, a configured pair, `~/.docker/config.json`, or a `docker-credential-*` helper.
+//! The credentials of one upstream: a pool in which the first that works is used.
 //!
-//! Secrets are read when they are needed, so a rotated file is seen, and never logged.
+//! A slot is one configured credential (or none: anonymous). It remembers that its login was refused, so that a wrong password is
+//! tried at most every 30 seconds and never costs the account (harbor#22569, RELIABILITY P25), and how long upstream asked it to wait.
+//! A login that has not worked yet is tried by one request at a time.
 
-use std::collections::HashMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
+use tracing::warn;
 
-use super::endpoint::Endpoint;
+use super::config::{BuildError, CredentialConfig, SecretSource};
+use super::docker_config::{self, Found};
+use super::error::{Error, Kind};
+use super::helper;
+use super::limits::Class;
+use super::login::Login;
 use crate::secret::Secret;
 
-/// How long a credential helper may take.
-pub(super) const HELPER_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a helper's answer is used before it is asked again.
-pub(super) const HELPER_TTL: Duration = Duration::from_secs(300);
-/// How long a refused credential is not tried again (RELIABILITY P25).
-pub(super) const REFUSED_FOR: Duration = Duration::from_secs(30);
+/// How long a refused login is not tried again.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+/// How long a helper's answer is kept.
+const HELPER_FOR: Duration = Duration::from_secs(600);
+/// The largest secret or configuration file that is read.
+const FILE_MAX: u64 = 1024 * 1024;
 
-/// Where a secret comes from.
-#[derive(Debug, Clone)]
-pub enum SecretSource {
-    /// A file; read anew each time it is needed.
-    File(PathBuf),
-    /// The secret itself, from the environment.
-    Value(Secret),
-}
-
-/// One configured credential.
-#[derive(Debug, Clone)]
-pub enum CredentialConfig {
-    /// A user and a password.
-    Static {
-        /// The user.
-        username: String,
-        /// The password.
-        password: SecretSource,
-    },
-    /// `docker-credential-<name>`.
-    Helper {
-        /// The part behind `docker-credential-`.
-        name: String,
-    },
-    /// A Docker `config.json`: its `auths`, `credHelpers` and `credsStore`.
-    DockerConfig {
-        /// The file.
-        path: PathBuf,
-    },
-}
-
-/// What is sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Credential {
-    /// A user and a password.
-    Basic { username: String, password: Secret },
-    /// A refresh token, which only a token service takes.
-    Identity(Secret),
-}
-
-/// The credentials of one upstream.
+/// All slots of one upstream, the preferred one first.
 #[derive(Debug)]
 pub(super) struct Pool {
-    configured: Vec<CredentialConfig>,
-    server: String,
+    slots: Vec<Slot>,
     host: String,
-    helped: Mutex<HashMap<String, (Instant, Credential)>>,
-    refused: Mutex<HashMap<usize, Instant>>,
 }
 
-/// A credential from the pool, by its place there.
-#[derive(Debug, Clone)]
-pub(super) struct Chosen {
-    pub(super) place: usize,
-    pub(super) credential: Credential,
+/// One credential.
+#[derive(Debug)]
+pub(super) struct Slot {
+    source: Option<CredentialConfig>,
+    state: Mutex<State>,
+    gate: tokio::sync::Mutex<()>,
 }
 
-/// Why no credential can be had although some are configured. Safe to log.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum CredentialError {
-    #[error("upstream refused the configured credentials; they are not tried again for {} s", REFUSED_FOR.as_secs())]
-    Refused,
-    #[error("cannot read the secret or configuration file {0}")]
-    File(PathBuf),
-    #[error("docker-credential-{0} {1}")]
-    Helper(String, &'static str),
-    #[error("{0} has no entry for this registry")]
-    NoEntry(PathBuf),
+#[derive(Debug, Default)]
+struct State {
+    refused: Option<(Login, Instant)>,
+    proven: Option<Login>,
+    helped: Option<(Option<Login>, Instant)>,
+    waits: [Option<Instant>; Class::COUNT],
 }
 
 impl Pool {
-    pub(super) fn new(configured: &[CredentialConfig], endpoint: &Endpoint) -> Self {
-        let host = endpoint.url("/", &[]);
-        let host = host.port().map_or_else(
-            || endpoint.host().to_owned(),
-            |port| format!("{}:{port}", endpoint.host()),
-        );
-        // Docker Hub's entry has a name of its own (PROTOCOL C6).
-        let server = if host == "registry-1.docker.io" {
-            "https://index.docker.io/v1/".to_owned()
-        } else {
-            host.clone()
-        };
-        Self {
-            configured: configured.to_vec(),
-            server,
-            host,
-            helped: Mutex::default(),
-            refused: Mutex::default(),
+    /// `host` is how the upstream is called in a Docker configuration.
+    pub(super) fn new(
+        credentials: Vec<CredentialConfig>,
+        host: String,
+    ) -> Result<Self, BuildError> {
+        for credential in &credentials {
+            if let CredentialConfig::Helper { name } = credential
+                && !helper::is_name(name)
+            {
+                return Err(BuildError::Helper(name.clone()));
+            }
         }
+        let sources: Vec<_> = if credentials.is_empty() {
+            vec![None]
+        } else {
+            credentials.into_iter().map(Some).collect()
+        };
+        let slots = sources
+            .into_iter()
+            .map(|source| Slot {
+                source,
+                state: Mutex::default(),
+                gate: tokio::sync::Mutex::new(()),
+            })
+            .collect();
+        Ok(Self { slots, host })
     }
 
-    /// The first credential that has not been refused lately; `None` where none is configured.
-    pub(super) async fn choose(&self) -> Result<Option<Chosen>, CredentialError> {
-        if self.configured.is_empty() {
-            return Ok(None);
-        }
-        let mut last = CredentialError::Refused;
-        for (place, config) in self.configured.iter().enumerate() {
-            let refused = self
-                .refused
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get(&place)
-                .is_some_and(|at| at.elapsed() < REFUSED_FOR);
-            if refused {
+    /// How many slots there are.
+    pub(super) const fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The first slot that may be used for `class` now, and its login.
+    pub(super) async fn pick(&self, class: Class) -> Result<(&Slot, Option<Login>), Error> {
+        let mut waiting: Option<Duration> = None;
+        let mut trouble = None;
+        for slot in &self.slots {
+            if let Some(left) = slot.wait_left(class, Instant::now()) {
+                waiting = Some(waiting.map_or(left, |least| least.min(left)));
                 continue;
             }
-            match self.read(config).await {
-                Ok(credential) => return Ok(Some(Chosen { place, credential })),
-                Err(error) => last = error,
+            match slot.login(&self.host).await {
+                Ok(login) => match slot.refused_for(login.as_ref(), Instant::now()) {
+                    None => return Ok((slot, login)),
+                    Some(left) => trouble = trouble.or_else(|| Some(refused(&self.host, left))),
+                },
+                Err(error) => trouble = trouble.or(Some(error)),
             }
         }
-        Err(last)
+        if let Some(left) = waiting {
+            let sentence = format!("{} asked us to slow down a moment ago", self.host);
+            return Err(Error::new(Kind::RateLimited, sentence).with_retry_after(Some(left)));
+        }
+        Err(trouble.unwrap_or_else(|| {
+            Error::new(
+                Kind::Credentials,
+                format!("{} has no credentials", self.host),
+            )
+        }))
     }
+}
 
-    /// A credential was refused: it rests, and a helper's answer is not believed any more.
-    pub(super) fn refuse(&self, place: usize) {
-        self.refused
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(place, Instant::now());
-        self.helped
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
-    }
+/// The error for a login that was refused and is not tried again for `left`.
+pub(super) fn refused(host: &str, left: Duration) -> Error {
+    let sentence = format!(
+        "{host} refuses the configured credentials; they are tried again at most every 30 seconds"
+    );
+    Error::new(Kind::Credentials, sentence).with_retry_after(Some(left))
+}
 
-    async fn read(&self, config: &CredentialConfig) -> Result<Credential, CredentialError> {
-        match config {
-            CredentialConfig::Static { username, password } => {
-                let password = match password {
+impl Slot {
+    /// What this slot logs in with, read anew.
+    async fn login(&self, host: &str) -> Result<Option<Login>, Error> {
+        match &self.source {
+            None => Ok(None),
+            Some(CredentialConfig::Static { username, password }) => {
+                let secret = match password {
                     SecretSource::Value(secret) => secret.clone(),
                     SecretSource::File(path) => {
-                        Secret::new(read_file(path).await?.trim_end_matches(['\r', '\n']))
+                        let bytes = read(path)
+                            .await
+                            .map_err(|error| file_error(path, error.kind()))?;
+                        let text = String::from_utf8(bytes)
+                            .map_err(|_binary| file_error(path, "it is not text"))?;
+                        Secret::new(text.trim_end_matches(['\r', '\n']))
                     }
                 };
-                Ok(Credential::Basic {
-                    username: username.clone(),
-                    password,
-                })
+                Ok(Some(Login::new(username.clone(), secret)))
             }
-            CredentialConfig::Helper { name } => self.help(name).await,
-            CredentialConfig::DockerConfig { path } => {
-                let text = read_file(path).await?;
-                let config: DockerConfig = serde_json::from_str(&text)
-                    .map_err(|_malformed| CredentialError::File(path.clone()))?;
-                let names = [self.server.as_str(), self.host.as_str()];
-                if let Some(helper) = names.iter().find_map(|name| config.cred_helpers.get(*name)) {
-                    return self.help(helper).await;
-                }
-                let entry = names.iter().find_map(|name| {
-                    config.auths.iter().find(|(key, _)| {
-                        key.trim_start_matches("https://").trim_end_matches('/')
-                            == name.trim_start_matches("https://").trim_end_matches('/')
-                    })
-                });
-                if let Some(credential) = entry.and_then(|(_, entry)| entry.credential()) {
-                    return Ok(credential);
-                }
-                match &config.creds_store {
-                    Some(helper) if !helper.is_empty() => self.help(helper).await,
-                    _ => Err(CredentialError::NoEntry(path.clone())),
-                }
-            }
-        }
-    }
-
-    async fn help(&self, name: &str) -> Result<Credential, CredentialError> {
-        if let Some((asked, credential)) = self
-            .helped
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(name)
-            && asked.elapsed() < HELPER_TTL
-        {
-            return Ok(credential.clone());
-        }
-        let failed = |what| CredentialError::Helper(name.to_owned(), what);
-        if name.is_empty()
-            || !name
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-        {
-            return Err(failed("is no name of a helper"));
-        }
-        let asking = async {
-            let mut child = tokio::process::Command::new(format!("docker-credential-{name}"))
-                .arg("get")
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .kill_on_drop(true)
-                .spawn()
-                .map_err(|_missing| failed("cannot be run"))?;
-            if let Some(mut stdin) = child.stdin.take() {
-                stdin
-                    .write_all(self.server.as_bytes())
+            Some(CredentialConfig::Helper { name }) => self.helped(name, host).await,
+            Some(CredentialConfig::DockerConfig { path }) => {
+                let bytes = read(path)
                     .await
-                    .map_err(|_closed| failed("does not read its input"))?;
+                    .map_err(|error| file_error(path, error.kind()))?;
+                match docker_config::find(&bytes, host)
+                    .map_err(|problem| file_error(path, problem))?
+                {
+                    Found::Login(login) => Ok(Some(login)),
+                    Found::Helper(name) => self.helped(&name, host).await,
+                    Found::Nothing => Ok(None),
+                }
             }
-            child
-                .wait_with_output()
-                .await
-                .map_err(|_died| failed("died"))
-        };
-        let output = tokio::time::timeout(HELPER_PATIENCE, asking)
+        }
+    }
+
+    async fn helped(&self, name: &str, host: &str) -> Result<Option<Login>, Error> {
+        let kept = self.lock().helped.clone();
+        if let Some((login, at)) = kept
+            && at.elapsed() < HELPER_FOR
+        {
+            return Ok(login);
+        }
+        let _one_at_a_time = self.gate.lock().await;
+        let kept = self.lock().helped.clone();
+        if let Some((login, at)) = kept
+            && at.elapsed() < HELPER_FOR
+        {
+            return Ok(login);
+        }
+        let login = helper::ask(name, docker_config::server(host))
             .await
-            .map_err(|_elapsed| failed("took too long"))??;
-        if !output.status.success() {
-            return Err(failed("failed, or has nothing for this registry"));
+            .map_err(|problem| Error::new(Kind::Credentials, problem))?;
+        self.lock().helped = Some((login.clone(), Instant::now()));
+        Ok(login)
+    }
+
+    /// Waits until nobody else tries this login, if it has not worked yet. An error if it has been refused meanwhile.
+    pub(super) async fn turn(
+        &self,
+        login: &Login,
+    ) -> Result<Option<tokio::sync::MutexGuard<'_, ()>>, Refused> {
+        if self.lock().proven.as_ref() == Some(login) {
+            return Ok(None);
         }
-        let answer: HelperAnswer = serde_json::from_slice(&output.stdout)
-            .map_err(|_malformed| failed("did not answer as helpers do"))?;
-        let secret = Secret::new(answer.secret);
-        let credential = if answer.username == "<token>" {
-            Credential::Identity(secret)
-        } else {
-            Credential::Basic {
-                username: answer.username,
-                password: secret,
-            }
-        };
-        self.helped
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(name.to_owned(), (Instant::now(), credential.clone()));
-        Ok(credential)
+        let turn = self.gate.lock().await;
+        if self.refused_for(Some(login), Instant::now()).is_some() {
+            return Err(Refused);
+        }
+        // It has worked meanwhile: no need to queue.
+        let is_proven = self.lock().proven.as_ref() == Some(login);
+        Ok((!is_proven).then_some(turn))
+    }
+
+    /// The login works.
+    pub(super) fn proved(&self, login: &Login) {
+        let mut state = self.lock();
+        if state.proven.as_ref() != Some(login) {
+            state.proven = Some(login.clone());
+        }
+        state.refused = None;
+    }
+
+    /// The login does not work. A helper is asked for another one.
+    pub(super) fn refuse(&self, login: &Login, host: &str) {
+        warn!(host, "upstream refuses the configured credentials");
+        let mut state = self.lock();
+        state.refused = Some((login.clone(), Instant::now()));
+        state.proven = None;
+        state.helped = None;
+    }
+
+    /// Upstream asked for a pause of `wait` for requests of `class`.
+    pub(super) fn wait(&self, class: Class, wait: Duration) {
+        let mut state = self.lock();
+        if let Some(until) = state.waits.get_mut(class.index()) {
+            *until = Instant::now().checked_add(wait);
+        }
+    }
+
+    fn wait_left(&self, class: Class, now: Instant) -> Option<Duration> {
+        let until = (*self.lock().waits.get(class.index())?)?;
+        until
+            .checked_duration_since(now)
+            .filter(|left| !left.is_zero())
+    }
+
+    fn refused_for(&self, login: Option<&Login>, now: Instant) -> Option<Duration> {
+        let state = self.lock();
+        let (refused, at) = state.refused.as_ref()?;
+        let left = REFUSED_FOR.checked_sub(now.saturating_duration_since(*at))?;
+        // Another password is another chance: a corrected file counts at once.
+        (login == Some(refused) && !left.is_zero()).then_some(left)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn read_file(path: &Path) -> Result<String, CredentialError> {
-    let path: Arc<Path> = path.into();
-    let wanted = Arc::clone(&path);
-    let text = tokio::task::spawn_blocking(move || std::fs::read_to_string(wanted)).await;
-    text.ok()
-        .and_then(Result::ok)
-        .ok_or_else(|| CredentialError::File(path.to_path_buf()))
-}
+/// The login was refused just now, by an answer to somebody else.
+#[derive(Debug)]
+pub(super) struct Refused;
 
-#[derive(Deserialize)]
-struct HelperAnswer {
-    #[serde(rename = "Username")]
-    username: String,
-    #[serde(rename = "Secret")]
-    secret: String,
-}
-
-#[derive(Deserialize)]
-struct DockerConfig {
-    #[serde(default)]
-    auths: HashMap<String, DockerAuth>,
-    #[serde(default, rename = "credHelpers")]
-    cred_helpers: HashMap<String, String>,
-    #[serde(rename = "credsStore")]
-    creds_store: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct DockerAuth {
-    #[serde(default)]
-    auth: String,
-    #[serde(default)]
-    username: String,
-    #[serde(default)]
-    password: String,
-    #[serde(default)]
-    identitytoken: String,
-}
-
-impl DockerAuth {
-    fn credential(&self) -> Option<Credential> {
-        if !self.identitytoken.is_empty() {
-            return Some(Credential::Identity(Secret::new(
-                self.identitytoken.as_str(),
-            )));
-        }
-        if !self.username.is_empty() {
-            return Some(Credential::Basic {
-                username: self.username.clone(),
-                password: Secret::new(self.password.as_str()),
-            });
-        }
-        let pair = String::from_utf8(STANDARD.decode(&self.auth).ok()?).ok()?;
-        let (username, password) = pair.split_once(':')?;
-        Some(Credential::Basic {
-            username: username.to_owned(),
-            password: Secret::new(password.trim_end_matches('\0')),
-        })
-    }
-}
-
-/// The value of a Basic `Authorization`.
-pub(super) fn basic(username: &str, password: &Secret) -> String {
-    format!(
-        "Basic {}",
-        STANDARD.encode(format!("{username}:{}", password.expose()))
+fn file_error(path: &Path, problem: impl std::fmt::Display) -> Error {
+    Error::new(
+        Kind::Credentials,
+        format!(
+            "the credentials in {} cannot be used: {problem}",
+            path.display()
+        ),
     )
+}
+
+async fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let path: PathBuf = path.to_owned();
+    let read = move || {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path)?
+            .take(FILE_MAX)
+            .read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    tokio::task::spawn_blocking(read)
+        .await
+        .unwrap_or_else(|_stopped| Err(std::io::ErrorKind::Interrupted.into()))
 }

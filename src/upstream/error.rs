@@ -1,108 +1,134 @@
-//! What can go wrong with an upstream, in the words that callers branch on.
+//! Why an upstream gave no answer that can be used.
+//!
+//! The sentences are safe to log and to show: they name hosts and keys of the configuration, never a query string, a token, a
+//! password or text that the upstream sent.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-/// How a request upstream failed.
+/// What went wrong, as far as a caller decides by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// It says 404.
+    /// It does not exist there.
     NotFound,
-    /// It says 401 or 403 to a fresh, correctly scoped token (or to nobody in particular).
+    /// 401 or 403 after a fresh, correctly scoped token.
     Denied,
-    /// It does not take our credentials, or its token service fails or may not see them.
+    /// Our credentials were refused or may not be sent, or the token service is down.
     Credentials,
-    /// It says 429.
+    /// 429, or the wait that an earlier 429 asked for.
     RateLimited,
-    /// It cannot be reached, breaks off, or answers 5xx.
+    /// Refused, no such name, TLS failure, 5xx, cut off.
     Unavailable,
-    /// It took too long.
+    /// Too slow.
     Timeout,
-    /// Its answer is not what a registry says.
+    /// Not what a registry says.
     BadAnswer,
-    /// It failed so often that it is not asked for a while.
+    /// Not asked at all: it failed too often a moment ago, or asked to be left alone.
     BreakerOpen,
-    /// The request has come through here before.
+    /// The request came round to us again.
     Loop,
 }
 
 impl Kind {
-    /// The word for metrics.
+    /// The name in logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::NotFound => "not-found",
+            Self::NotFound => "not_found",
             Self::Denied => "denied",
             Self::Credentials => "credentials",
-            Self::RateLimited => "rate-limited",
+            Self::RateLimited => "rate_limited",
             Self::Unavailable => "unavailable",
             Self::Timeout => "timeout",
-            Self::BadAnswer => "bad-answer",
-            Self::BreakerOpen => "breaker-open",
+            Self::BadAnswer => "bad_answer",
+            Self::BreakerOpen => "breaker",
             Self::Loop => "loop",
         }
     }
 }
 
-/// A request upstream that failed. Its text is safe to log: no secrets, no query strings, nothing that upstream sent.
+/// Why an upstream gave no answer that can be used.
 #[derive(Debug, Clone)]
 pub struct Error {
     kind: Kind,
+    sentence: Cow<'static, str>,
     status: Option<u16>,
     retry_after: Option<Duration>,
-    message: std::borrow::Cow<'static, str>,
+    outage: bool,
 }
 
 impl Error {
-    pub(super) fn new(kind: Kind, message: impl Into<std::borrow::Cow<'static, str>>) -> Self {
+    pub(super) fn new(kind: Kind, sentence: impl Into<Cow<'static, str>>) -> Self {
         Self {
             kind,
+            sentence: sentence.into(),
             status: None,
             retry_after: None,
-            message: message.into(),
+            outage: matches!(kind, Kind::Unavailable | Kind::Timeout),
         }
     }
 
-    pub(super) fn with_status(self, status: u16) -> Self {
-        Self {
-            status: Some(status),
-            ..self
-        }
+    pub(super) const fn with_status(mut self, status: u16) -> Self {
+        self.status = Some(status);
+        self
     }
 
-    pub(super) fn with_retry_after(self, after: Option<Duration>) -> Self {
-        Self {
-            retry_after: after,
-            ..self
-        }
+    pub(super) const fn with_retry_after(mut self, after: Option<Duration>) -> Self {
+        self.retry_after = after;
+        self
     }
 
-    /// How it failed.
+    /// Marks an error of another kind as a sign that the upstream as a whole does not work.
+    pub(super) const fn of_outage(mut self) -> Self {
+        self.outage = true;
+        self
+    }
+
+    /// Says that this happened at a redirect's target, which is no sign of the upstream's own health.
+    pub(super) const fn elsewhere(mut self) -> Self {
+        self.outage = false;
+        self
+    }
+
+    /// Another kind for the same trouble, for what happened on the way to a token.
+    pub(super) const fn with_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// What went wrong.
     pub const fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The status that upstream answered, where it did.
-    pub const fn status(&self) -> Option<u16> {
-        self.status
-    }
-
-    /// When it is worth asking again.
+    /// When it is worth asking again, where that is known.
     pub const fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// Whether the same request may succeed a moment later.
+    /// The status that was answered, where there was one.
+    pub const fn status(&self) -> Option<u16> {
+        self.status
+    }
+
+    /// Whether the same request may well succeed later without anyone changing anything.
     pub const fn is_transient(&self) -> bool {
-        matches!(
-            self.kind,
-            Kind::Unavailable | Kind::Timeout | Kind::BreakerOpen | Kind::RateLimited
-        )
+        self.outage
+            || matches!(
+                self.kind,
+                Kind::Unavailable | Kind::Timeout | Kind::RateLimited | Kind::BreakerOpen
+            )
+    }
+
+    /// Whether this counts against the upstream's health.
+    pub(super) const fn is_outage(&self) -> bool {
+        self.outage
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.sentence)
     }
 }
 

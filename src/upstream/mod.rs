@@ -1,167 +1,60 @@
-//! The client side: one [`Upstream`] for each remote.
+//! One client for each upstream registry: it asks, logs in, follows, waits, and hands out what came.
 //!
-//! Knows registries' wire protocol, tokens, redirects and outages; knows nothing of the store, of freshness or of our own clients.
-//! Invariants: only the configured upstream, its token services and what it redirects to are dialled, each address checked after DNS at
-//! connect; credentials go to the upstream's own origin and its declared token services and nowhere else; nothing here verifies content,
-//! so every caller must.
+//! It must not know what becomes of an answer: no store, no cache, no request of a client of ours beyond the chain of caches that it
+//! came through ([`Hops`]). It compares nothing with a digest; what it hands out is what upstream sent, and may be wrong.
+//!
+//! Invariants:
+//! - only the configured upstream is dialled, and what it redirects or refers to; every address is judged after the name lookup, at
+//!   connect (`guard`, `connect`; RELIABILITY P30, P31);
+//! - credentials go to the upstream itself and to token services that belong to it, never anywhere else and never back again after a
+//!   redirect has led away (`realm`, `redirect`; P29);
+//! - an end of a body is told from a cut, and a failure from an absence: [`Kind::NotFound`] is only ever upstream's own word (P28);
+//! - everything that is read has a cap, every wait has an end (P23, P38);
+//! - it has manners: few requests at once, one login after a refused one in 30 seconds, waits when told to (P25).
+//!
+//! Sources: OCI distribution-spec 1.1, Docker's token authentication specification, RFC 9110, RFC 8586 (`CDN-Loop`).
 
+mod answer;
+mod authenticate;
 mod blob;
-pub mod challenge;
+mod challenge;
+mod client;
+mod config;
 mod connect;
 mod credentials;
+mod docker_config;
 mod endpoint;
 mod error;
+mod exchange;
 mod fetch;
-pub mod guard;
+mod flow;
+mod guard;
 mod health;
+mod helper;
 mod hops;
+mod limits;
+mod lists;
+mod login;
+mod meter;
 mod quota;
-mod send;
+mod realm;
+mod redirect;
+mod status;
+mod tls;
 mod token;
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::sync::Semaphore;
-
-pub use blob::{BlobStream, Span};
-pub use connect::ProxyConfig;
-pub use credentials::{CredentialConfig, SecretSource};
-pub use endpoint::EndpointError;
+pub use answer::{BlobHead, ManifestBody, ManifestHead, Quota, Span};
+pub use blob::BlobStream;
+pub use config::{
+    BuildError, CONCURRENT_DEFAULT, Config, CredentialConfig, ProxyConfig, SecretSource, Timeouts,
+};
 pub use error::{Error, Kind};
-pub use fetch::{BlobHead, ManifestBody, ManifestHead};
-pub use hops::Hops;
-pub use quota::Quota;
+pub use fetch::Upstream;
+pub use health::BreakerState;
+pub use hops::{CDN_LOOP, Hops};
 
-use crate::telemetry::Metrics;
-
-/// How to reach one upstream.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// The repository key, for logs and metrics.
-    pub key: String,
-    /// Base URL; a path prefix stands before `/v2/`.
-    pub url: url::Url,
-    /// Sent as `?ns=` where the upstream is itself a mirror.
-    pub ns: Option<String>,
-    /// A pool; the first that is not refused is used. Empty: anonymous.
-    pub credentials: Vec<CredentialConfig>,
-    /// Other hosts (`host` or `host:port`) whose token service may see the credentials.
-    pub token_hosts: Vec<String>,
-    /// Inside addresses that redirects and token services may use.
-    pub allow_addresses: Vec<ipnet::IpNet>,
-    /// A PEM file with further certificate authorities.
-    pub ca: Option<PathBuf>,
-    /// Proxies, as the environment names them.
-    pub proxy: ProxyConfig,
-    /// Requests under way at a time; blobs may use all but a quarter of them.
-    pub concurrent: usize,
-    /// Time-outs.
-    pub timeouts: Timeouts,
-    /// This process in `CDN-Loop` (RFC 8586).
-    pub instance: String,
-}
-
-/// Every wait has an end; none is on the total, so a large blob may take as long as it takes.
-#[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
-    /// Until a TCP connection stands.
-    pub connect: Duration,
-    /// Until TLS stands.
-    pub tls: Duration,
-    /// Until the response's head is here.
-    pub headers: Duration,
-    /// Between two pieces of a body.
-    pub idle: Duration,
-    /// Bytes a second that a body must average over `idle`.
-    pub min_rate: u64,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Self {
-            connect: seconds(5),
-            tls: seconds(10),
-            headers: seconds(30),
-            idle: seconds(30),
-            min_rate: 1024,
-        }
-    }
-}
-
-/// Why a client cannot be built.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// The URL does not fit.
-    #[error(transparent)]
-    Endpoint(#[from] EndpointError),
-    /// The file of further authorities cannot be used.
-    #[error("cannot use the certificate authorities in {path}: {error}")]
-    Authorities {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        error: String,
-    },
-    /// TLS cannot be set up.
-    #[error("cannot set up TLS: {0}")]
-    Tls(#[from] rustls::Error),
-}
-
-/// The client of one remote. Cheap to clone; clones share connections, tokens and health.
-#[derive(Debug, Clone)]
-pub struct Upstream {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    config: Config,
-    endpoint: endpoint::Endpoint,
-    clients: connect::Clients,
-    tokens: token::Tokens,
-    health: health::Health,
-    requests: Arc<Semaphore>,
-    blobs: Arc<Semaphore>,
-    quota: quota::Kept,
-    metrics: Arc<Metrics>,
-}
-
-impl Upstream {
-    /// The client of the remote that `config` names. Nothing is dialled.
-    pub fn new(config: Config, metrics: Arc<Metrics>) -> Result<Self, BuildError> {
-        let endpoint = endpoint::Endpoint::new(&config.url, config.ns.as_deref())?;
-        let clients = connect::Clients::new(&config, &endpoint)?;
-        let tokens = token::Tokens::new(credentials::Pool::new(&config.credentials, &endpoint));
-        let concurrent = config.concurrent.max(1);
-        let for_blobs = concurrent.saturating_sub((concurrent / 4).max(1)).max(1);
-        Ok(Self {
-            inner: Arc::new(Inner {
-                endpoint,
-                clients,
-                tokens,
-                health: health::Health::new(),
-                requests: Arc::new(Semaphore::new(concurrent)),
-                blobs: Arc::new(Semaphore::new(for_blobs)),
-                quota: quota::Kept::default(),
-                metrics,
-                config,
-            }),
-        })
-    }
-
-    /// What is left of the upstream's pull quota, by its own account.
-    pub fn quota(&self) -> Option<Quota> {
-        self.inner.quota.get()
-    }
-
-    /// The upstream's host, for logs and `check`.
-    pub fn host(&self) -> &str {
-        self.inner.endpoint.host()
-    }
-}
+/// What we call ourselves.
+const USER_AGENT_VALUE: &str = concat!("roadstead/", env!("CARGO_PKG_VERSION"));
 
 #[cfg(test)]
 mod tests;

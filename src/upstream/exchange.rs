@@ -1,0 +1,364 @@
+//! One question to an upstream, from the place in its queue to the head of an answer that means yes.
+//!
+//! In this order: loop check, waits and breaker, a place, a login from the pool, the request with its redirects, at most one answer to
+//! a challenge. Everything that is no yes comes out as an [`Error`].
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, RANGE, USER_AGENT};
+use http::response::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+use url::Url;
+
+use super::USER_AGENT_VALUE;
+use super::answer::Quota;
+use super::authenticate::{Authenticator, Failure};
+use super::client::Clients;
+use super::config::Timeouts;
+use super::credentials::{Pool, Slot, refused};
+use super::endpoint::{Endpoint, Origin};
+use super::error::{Error, Kind};
+use super::flow::{Flow, discard};
+use super::guard::Purpose;
+use super::health::{Breaker, BreakerState};
+use super::hops::{CDN_LOOP, Hops};
+use super::limits::{Class, Limits, Permit};
+use super::login::Login;
+use super::meter::{Meter, What};
+use super::quota;
+use super::redirect::{Trail, is_redirect};
+use super::status::{self, Asked};
+use crate::clock;
+use crate::oci::Name;
+
+/// How long a login that is rate limited without a word is left alone, if there is another one.
+const NEXT_LOGIN_FOR: Duration = Duration::from_secs(60);
+
+/// What is asked.
+#[derive(Debug)]
+pub(super) struct Question<'a> {
+    pub(super) hops: &'a Hops,
+    pub(super) name: &'a Name,
+    pub(super) what: What,
+    pub(super) is_head: bool,
+    pub(super) url: Url,
+    pub(super) accept: HeaderValue,
+    pub(super) range: Option<HeaderValue>,
+}
+
+impl Question<'_> {
+    const fn class(&self) -> Class {
+        self.what.class(self.is_head)
+    }
+}
+
+/// A yes.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) head: Parts,
+    pub(super) flow: Flow,
+    /// Who answered: the upstream or the last redirect's target.
+    pub(super) host: Origin,
+    /// The place in the queue; whoever reads the body holds it.
+    pub(super) permit: Permit,
+}
+
+/// Everything that one upstream is asked with.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) endpoint: Endpoint,
+    pub(super) instance: String,
+    pub(super) clients: Arc<Clients>,
+    pub(super) authenticator: Authenticator,
+    pub(super) pool: Pool,
+    pub(super) limits: Limits,
+    pub(super) breaker: Breaker,
+    pub(super) meter: Meter,
+    pub(super) timeouts: Timeouts,
+    pub(super) quota: Mutex<Option<Quota>>,
+    pub(super) holds: Mutex<[Option<Instant>; Class::COUNT]>,
+}
+
+/// Where the redirects of one request ended.
+struct Walked {
+    response: Response<Incoming>,
+    trail: Trail,
+}
+
+impl Exchange {
+    /// Asks, and comes back with a 200 (or a 206 where a range was asked for) or an error.
+    pub(super) async fn ask(&self, question: &Question<'_>) -> Result<Answer, Error> {
+        if question.hops.contains(&self.instance) {
+            let sentence = "the request has come round to this mirror again; two mirrors are each other's upstream";
+            return Err(self.count(question, Error::new(Kind::Loop, sentence)));
+        }
+        self.fail_fast(question)
+            .map_err(|error| self.count(question, error))?;
+        let permit = self
+            .limits
+            .acquire(question.class() == Class::Blob && !question.is_head)
+            .await?;
+        let admission = self
+            .breaker
+            .admit(Instant::now())
+            .map_err(|left| self.count(question, self.resting(left)))?;
+        let start = Instant::now();
+        let result = self.ask_with_some_login(question).await;
+        self.meter.took(start.elapsed());
+        match result {
+            Ok(walked) => {
+                admission.worked();
+                let host = walked.trail.origin().clone();
+                let (head, body) = walked.response.into_parts();
+                Ok(Answer {
+                    head,
+                    flow: Flow::new(body, host.clone(), self.timeouts),
+                    host,
+                    permit,
+                })
+            }
+            Err(error) => {
+                if error.is_outage() {
+                    if admission.failed(Instant::now()) {
+                        warn!(upstream = %self.endpoint.origin(), %error, "upstream is down; it is left alone for a while");
+                    }
+                } else if error.status().is_some() {
+                    admission.worked();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// What can be said without a place in the queue.
+    fn fail_fast(&self, question: &Question<'_>) -> Result<(), Error> {
+        let now = Instant::now();
+        let held = self
+            .holds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(question.class().index())
+            .copied()
+            .flatten()
+            .and_then(|until| until.checked_duration_since(now))
+            .filter(|left| !left.is_zero());
+        if let Some(left) = held {
+            return Err(self.resting(left));
+        }
+        match self.breaker.state(now) {
+            BreakerState::Open(left) => Err(self.resting(left)),
+            BreakerState::Closed | BreakerState::HalfOpen => Ok(()),
+        }
+    }
+
+    fn resting(&self, left: Duration) -> Error {
+        let sentence = format!(
+            "{} failed a moment ago and is left alone for now",
+            self.endpoint.origin()
+        );
+        Error::new(Kind::BreakerOpen, sentence)
+            .with_retry_after(Some(left.max(Duration::from_secs(1))))
+    }
+
+    /// Counts what was answered without asking.
+    fn count(&self, question: &Question<'_>, error: Error) -> Error {
+        self.meter.asked(question.what, Err(&error));
+        error
+    }
+
+    /// Goes through the pool until a login works.
+    async fn ask_with_some_login(&self, question: &Question<'_>) -> Result<Walked, Error> {
+        let class = question.class();
+        let mut last = None;
+        // Each login may be refused once and be replaced once (a helper's).
+        for _ in 0..=self.pool.len() * 2 {
+            let (slot, login) = match self.pool.pick(class).await {
+                Ok(picked) => picked,
+                Err(error) => return Err(last.unwrap_or(error)),
+            };
+            let walked = match self.ask_with(question, slot, login.as_ref()).await {
+                Ok(walked) => walked,
+                Err(Failure::Error(error)) => return Err(error),
+                Err(Failure::Refused) => continue,
+            };
+            let host = walked.trail.origin();
+            // Back at home without the credentials that were taken from it, its refusal says nothing about them.
+            let is_elsewhere = !walked.trail.may_authorise();
+            let asked = Asked {
+                class,
+                host,
+                is_elsewhere,
+                is_ranged: question.range.is_some(),
+            };
+            let judged = status::judge(
+                walked.response.status(),
+                walked.response.headers(),
+                asked,
+                clock::now(),
+            );
+            let Err(error) = judged else {
+                return Ok(walked);
+            };
+            debug!(upstream = %self.endpoint.origin(), %host, status = walked.response.status().as_u16(), kind = error.kind().as_str(), "upstream says no");
+            discard(walked.response.into_body()).await;
+            if is_elsewhere {
+                return Err(error);
+            }
+            match (error.kind(), error.retry_after()) {
+                (Kind::RateLimited, wait) => {
+                    let others = self.pool.len() > 1;
+                    match wait.or_else(|| others.then_some(NEXT_LOGIN_FOR)) {
+                        Some(wait) => slot.wait(class, wait),
+                        None => return Err(error),
+                    }
+                    last = Some(error);
+                }
+                (Kind::Unavailable, Some(wait)) if error.status() == Some(503) => {
+                    if let Some(hold) = self
+                        .holds
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .get_mut(class.index())
+                    {
+                        *hold = Instant::now().checked_add(wait);
+                    }
+                    return Err(error);
+                }
+                _ => return Err(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            refused(&self.endpoint.origin().to_string(), Duration::from_secs(30))
+        }))
+    }
+
+    /// Asks with one login; answers at most one challenge.
+    async fn ask_with(
+        &self,
+        question: &Question<'_>,
+        slot: &Slot,
+        login: Option<&Login>,
+    ) -> Result<Walked, Failure> {
+        let mut proof = self.authenticator.ready(slot, login, question.name).await?;
+        let mut answered = false;
+        loop {
+            let header = proof.as_ref().map(super::authenticate::Proof::header);
+            let walked = self.walk(question, header).await?;
+            let is_challenge = walked.response.status() == StatusCode::UNAUTHORIZED
+                && walked.trail.may_authorise();
+            if !is_challenge {
+                if let (Some(proof), Some(login)) = (&proof, login)
+                    && proof.is_basic()
+                {
+                    slot.proved(login);
+                }
+                return Ok(walked);
+            }
+            let (head, body) = walked.response.into_parts();
+            discard(body).await;
+            if answered
+                && !proof
+                    .as_ref()
+                    .is_some_and(super::authenticate::Proof::is_basic)
+            {
+                return Err(self.authenticator.denied().into());
+            }
+            proof = Some(
+                self.authenticator
+                    .answer(&head.headers, slot, login, question.name, proof)
+                    .await?,
+            );
+            answered = true;
+        }
+    }
+
+    /// Sends the request and follows its redirects.
+    async fn walk(
+        &self,
+        question: &Question<'_>,
+        proof: Option<HeaderValue>,
+    ) -> Result<Walked, Error> {
+        let mut trail = Trail::new(self.endpoint.origin().clone(), question.url.clone());
+        loop {
+            let request = self
+                .request(question, &trail, proof.as_ref())
+                .ok_or_else(|| {
+                    Error::new(
+                        Kind::BadAnswer,
+                        format!(
+                            "{} redirects to something that cannot be asked",
+                            self.endpoint.origin()
+                        ),
+                    )
+                })?;
+            let purpose = if trail.is_own() {
+                Purpose::Own
+            } else {
+                Purpose::Redirect
+            };
+            let result = self.clients.send(purpose, trail.origin(), request).await;
+            self.meter
+                .asked(question.what, result.as_ref().map(Response::status));
+            let response = match result {
+                Ok(response) => response,
+                Err(error) if trail.is_own() => return Err(error),
+                Err(error) => return Err(error.elsewhere()),
+            };
+            if trail.is_own() {
+                self.note_quota(&response);
+            }
+            if !is_redirect(response.status()) {
+                return Ok(Walked { response, trail });
+            }
+            let (head, body) = response.into_parts();
+            let status = head.status.as_u16();
+            trail
+                .follow(&head.headers)
+                .map_err(|error| error.with_status(status))?;
+            discard(body).await;
+        }
+    }
+
+    fn request(
+        &self,
+        question: &Question<'_>,
+        trail: &Trail,
+        proof: Option<&HeaderValue>,
+    ) -> Option<Request<Full<Bytes>>> {
+        let method = if question.is_head {
+            Method::HEAD
+        } else {
+            Method::GET
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(trail.url().as_str())
+            .header(USER_AGENT, HeaderValue::from_static(USER_AGENT_VALUE))
+            .header(ACCEPT, question.accept.clone())
+            .header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        // Also to strangers: it is how a way back to us is noticed (R17).
+        if let Some(chain) = question.hops.passed_on(&self.instance) {
+            request = request.header(CDN_LOOP, chain);
+        }
+        if let Some(range) = &question.range {
+            request = request.header(RANGE, range.clone());
+        }
+        if let Some(proof) = proof.filter(|_| trail.may_authorise()) {
+            request = request.header(AUTHORIZATION, proof.clone());
+        }
+        request.body(Full::default()).ok()
+    }
+
+    fn note_quota(&self, response: &Response<Incoming>) {
+        if let Some(quota) = quota::quota(response.headers()) {
+            self.meter.quota(&quota);
+            *self.quota.lock().unwrap_or_else(PoisonError::into_inner) = Some(quota);
+        }
+    }
+}

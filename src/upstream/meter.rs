@@ -1,0 +1,104 @@
+//! What one upstream's traffic counts as in the metrics.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::answer::Quota;
+use super::error::Error;
+use super::limits::Class;
+use crate::telemetry::{Metrics, RepositoryLabels, UpstreamLabels};
+
+/// What a request was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    Manifest,
+    Blob,
+    Tags,
+    Referrers,
+    Token,
+}
+
+impl What {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifest",
+            Self::Blob => "blob",
+            Self::Tags => "tags",
+            Self::Referrers => "referrers",
+            Self::Token => "token",
+        }
+    }
+
+    /// The class that limits and waits go by.
+    pub(super) const fn class(self, is_head: bool) -> Class {
+        match self {
+            Self::Manifest if is_head => Class::ManifestHead,
+            Self::Manifest => Class::ManifestGet,
+            Self::Blob => Class::Blob,
+            Self::Tags | Self::Referrers | Self::Token => Class::List,
+        }
+    }
+}
+
+/// The metrics of one upstream.
+#[derive(Debug, Clone)]
+pub(super) struct Meter {
+    metrics: Arc<Metrics>,
+    labels: RepositoryLabels,
+}
+
+impl Meter {
+    pub(super) fn new(metrics: Arc<Metrics>, key: String) -> Self {
+        Self {
+            metrics,
+            labels: RepositoryLabels { repository: key },
+        }
+    }
+
+    /// One request went out; this came back.
+    pub(super) fn asked(&self, what: What, result: Result<StatusCode, &Error>) {
+        let outcome = match result {
+            Ok(status) => status.as_str().to_owned(),
+            Err(error) => error.kind().as_str().to_owned(),
+        };
+        self.metrics
+            .upstream_requests
+            .get_or_create(&UpstreamLabels {
+                repository: self.labels.repository.clone(),
+                kind: what.as_str(),
+                outcome,
+            })
+            .inc();
+    }
+
+    /// A question took this long until the head of its answer.
+    pub(super) fn took(&self, duration: Duration) {
+        self.metrics
+            .upstream_seconds
+            .get_or_create(&self.labels)
+            .observe(duration.as_secs_f64());
+    }
+
+    /// Bytes of a body came.
+    pub(super) fn came(&self, bytes: usize) {
+        self.metrics
+            .upstream_bytes
+            .get_or_create(&self.labels)
+            .inc_by(bytes as u64);
+    }
+
+    /// What is left of the quota.
+    pub(super) fn quota(&self, quota: &Quota) {
+        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics
+            .quota_limit
+            .get_or_create(&self.labels)
+            .set(gauge(quota.limit));
+        self.metrics
+            .quota_remaining
+            .get_or_create(&self.labels)
+            .set(gauge(quota.remaining));
+    }
+}
