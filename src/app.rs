@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -33,7 +34,8 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
         listeners,
         limits: config.limits.clone(),
     })?;
-    let store = Store::open(config.storage.clone(), &tasks, Arc::clone(&metrics)).await?;
+    let store = Store::open(config.storage.clone(), &tasks).await?;
+    show(&metrics, &store);
     let shared = Shared::new(store.clone(), tasks.clone(), Arc::clone(&metrics));
     let instance = format!("roadstead-{}", uuid::Uuid::new_v4().simple());
     let mut remotes = HashMap::new();
@@ -155,6 +157,28 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
     store.close().await;
     info!("stopped");
     Ok(())
+}
+
+/// Shows how full the store is whenever the metrics are read.
+fn show(metrics: &Metrics, store: &Store) {
+    let store = store.clone();
+    metrics.before_render(move |metrics| {
+        let usage = store.usage();
+        let shown = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        metrics.cached_bytes.set(shown(usage.cached_bytes));
+        metrics.part_bytes.set(shown(usage.part_bytes));
+        metrics
+            .quarantined_bytes
+            .set(shown(usage.quarantined_bytes));
+        metrics.reserved_bytes.set(shown(usage.reserved_bytes));
+        metrics.cached_bytes_max.set(shown(usage.max_size));
+        metrics.cached_blobs.set(shown(usage.blobs));
+        metrics.evictions.inner().store(usage.evictions, Relaxed);
+        metrics
+            .quarantined
+            .inner()
+            .store(usage.quarantined, Relaxed);
+    });
 }
 
 /// The API behind the server's sockets.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Mutex, PoisonError};
 
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::Counter;
@@ -43,9 +44,13 @@ pub struct UpstreamLabels {
 
 type Latencies = Family<RepositoryLabels, Histogram, fn() -> Histogram>;
 
+/// Brings metrics up to date that mirror somebody else's figures.
+type Observer = Box<dyn Fn(&Metrics) + Send + Sync>;
+
 /// Every metric of the process. Shared by `Arc`; all updates are lock-free after the first of a label set.
 pub struct Metrics {
     registry: Registry,
+    before_render: Mutex<Vec<Observer>>,
     /// Requests answered.
     pub requests: Family<RequestLabels, Counter>,
     /// Body bytes handed to clients.
@@ -72,8 +77,16 @@ pub struct Metrics {
     pub quota_limit: Family<RepositoryLabels, Gauge>,
     /// Bytes of cached content on disk.
     pub cached_bytes: Gauge,
-    /// The limit on `cached_bytes`.
+    /// Bytes of parts of interrupted downloads.
+    pub part_bytes: Gauge,
+    /// Bytes of damaged blobs that are kept for a look.
+    pub quarantined_bytes: Gauge,
+    /// Bytes set aside for downloads that run.
+    pub reserved_bytes: Gauge,
+    /// The limit on all of them together.
     pub cached_bytes_max: Gauge,
+    /// How many blobs are cached.
+    pub cached_blobs: Gauge,
     /// Blobs evicted.
     pub evictions: Counter,
     /// Damaged blobs found and moved aside.
@@ -92,6 +105,7 @@ impl Metrics {
         let latencies: fn() -> Histogram = || Histogram::new(exponential_buckets(0.0005, 2.0, 18));
         let mut metrics = Self {
             registry: Registry::with_prefix("roadstead"),
+            before_render: Mutex::default(),
             requests: Family::default(),
             client_bytes: Family::default(),
             request_seconds: Family::new_with_constructor(latencies),
@@ -105,7 +119,11 @@ impl Metrics {
             quota_remaining: Family::default(),
             quota_limit: Family::default(),
             cached_bytes: Gauge::default(),
+            part_bytes: Gauge::default(),
+            quarantined_bytes: Gauge::default(),
+            reserved_bytes: Gauge::default(),
             cached_bytes_max: Gauge::default(),
+            cached_blobs: Gauge::default(),
             evictions: Counter::default(),
             quarantined: Counter::default(),
             connections: Gauge::default(),
@@ -177,9 +195,32 @@ impl Metrics {
         );
         r.register_with_unit(
             "cached_max",
-            "Limit on cached content",
+            "Limit on cached content, parts, quarantined and reserved bytes together",
             Unit::Bytes,
             metrics.cached_bytes_max.clone(),
+        );
+        r.register_with_unit(
+            "part",
+            "Parts of interrupted downloads on disk",
+            Unit::Bytes,
+            metrics.part_bytes.clone(),
+        );
+        r.register_with_unit(
+            "quarantine",
+            "Damaged blobs kept for a look",
+            Unit::Bytes,
+            metrics.quarantined_bytes.clone(),
+        );
+        r.register_with_unit(
+            "reserved",
+            "Room set aside for downloads that run",
+            Unit::Bytes,
+            metrics.reserved_bytes.clone(),
+        );
+        r.register(
+            "cached_blobs",
+            "Blobs on disk",
+            metrics.cached_blobs.clone(),
         );
         r.register("evictions", "Blobs evicted", metrics.evictions.clone());
         r.register(
@@ -205,8 +246,23 @@ impl Metrics {
         metrics
     }
 
+    /// Has `observer` called before every rendering, to set what is counted elsewhere.
+    pub fn before_render(&self, observer: impl Fn(&Self) + Send + Sync + 'static) {
+        self.before_render
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(Box::new(observer));
+    }
+
     /// The `OpenMetrics` text.
     pub fn render(&self) -> String {
+        for observer in &*self
+            .before_render
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
+            observer(self);
+        }
         let mut text = String::new();
         // Writing into a String cannot fail; a half-written page would only lack metrics.
         if encode(&mut text, &self.registry).is_err() {

@@ -78,6 +78,12 @@ impl Error {
     }
 }
 
+impl From<store::IndexError> for Error {
+    fn from(error: store::IndexError) -> Self {
+        Self::Store(error.to_string())
+    }
+}
+
 impl From<store::StoreError> for Error {
     fn from(error: store::StoreError) -> Self {
         Self::Store(error.to_string())

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::error::Error;
+use super::learn::learn;
 use super::source::{Origin, Source, SourceError};
 use crate::oci::{Digest, Name};
 use crate::store::{Blob, CommitError, Part, StageError, Staged, Store};
@@ -232,7 +233,9 @@ impl Leader {
         match self.store.open_blob(&digest).await {
             Ok(Some(blob)) => return self.committed(blob).await,
             Ok(None) => {}
-            Err(error) => return Phase::Failed(error.into()),
+            Err(error) => {
+                warn!(%error, %digest, "the store could not be read; upstream is asked instead");
+            }
         }
         let mut staged = match self.store.stage(&digest, self.order.expected).await {
             Ok(staged) => staged,
@@ -302,6 +305,7 @@ impl Leader {
                 Ok(Some(bytes)) => match staged.append(bytes).await {
                     Ok(()) => {}
                     Err(StageError::Full) => return Stop::NoRoom,
+                    Err(StageError::TooLong) => return Stop::Failed(Error::Mismatch),
                     Err(StageError::Io(error)) => {
                         warn!(%error, digest = %self.entry.digest, "the disk failed during a fill");
                         return Stop::NoRoom;
@@ -325,7 +329,15 @@ impl Leader {
                         .inc();
                     Phase::Failed(Error::Mismatch)
                 }
-                Err(CommitError::Length) => Phase::Failed(Error::Mismatch),
+                Err(CommitError::Length { expected, found }) => {
+                    warn!(digest = %self.entry.digest, expected, found, repository = self.order.key, "upstream sent a blob of another length than announced; nothing of it is kept");
+                    Phase::Failed(Error::Mismatch)
+                }
+                // Verified, so it is served to those who wait; the next one fetches it again.
+                Err(CommitError::NotKept { blob, cause }) => {
+                    warn!(digest = %self.entry.digest, error = %cause, "a verified blob could not be kept");
+                    Phase::Done(blob)
+                }
                 Err(CommitError::Stage(error)) => self.no_room(error, None, None),
             },
             Stop::Unwanted | Stop::ShuttingDown => {
@@ -360,15 +372,9 @@ impl Leader {
     /// Links the blob to the image it was fetched for.
     async fn committed(&self, blob: Blob) -> Phase {
         let Order { key, origin, .. } = &self.order;
-        match self
-            .store
-            .index()
-            .link(key, &origin.name, &origin.digest)
-            .await
-        {
-            Ok(()) => Phase::Done(blob),
-            Err(error) => Phase::Failed(error.into()),
-        }
+        let index = self.store.index();
+        learn("link", index.link(key, &origin.name, &origin.digest)).await;
+        Phase::Done(blob)
     }
 
     fn source_failed(&self, error: SourceError) -> Error {
@@ -386,7 +392,7 @@ impl Leader {
             StageError::Full => {
                 warn!(digest = %self.entry.digest, "no room: passing through uncached, one upstream request a client");
             }
-            StageError::Io(error) => {
+            error @ (StageError::TooLong | StageError::Io(_)) => {
                 warn!(%error, digest = %self.entry.digest, "the disk failed: passing through uncached, one upstream request a client");
             }
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::error::Error;
+use super::learn::{learn, recall};
 use super::pull_through::{Inner, PullThrough};
 use super::status::{CacheStatus, Outcome, Reason};
 use crate::clock::{self, Wall};
@@ -30,7 +31,7 @@ impl PullThrough {
             ..
         } = &*self.inner;
         let index = shared.store.index();
-        let cached = index.tag_list(key, name).await?;
+        let cached = recall("tag list", config.offline, index.tag_list(key, name)).await?;
         let age = cached.as_ref().map(|(_, fetched)| self.list_age(*fetched));
         if let (Some((tags, _)), Some(age)) = (&cached, age)
             && age < config.tag_ttl
@@ -57,7 +58,7 @@ impl PullThrough {
             .filter(|_| age.is_some_and(|age| age <= config.stale_if_error))
             .map(|(tags, _)| tags)
             .unwrap_or_default();
-        tags.extend(index.known_tags(key, name).await?);
+        tags.extend(recall("tags", config.offline, index.known_tags(key, name)).await?);
         tags.sort_unstable();
         tags.dedup();
         if tags.is_empty() {
@@ -82,12 +83,12 @@ impl PullThrough {
                 .map_err(Error::from_upstream)?;
             tags.sort_unstable();
             tags.dedup();
-            this.inner
-                .shared
-                .store
-                .index()
-                .put_tag_list(&this.inner.key, &asked, tags.clone(), clock::now())
-                .await?;
+            let index = this.inner.shared.store.index();
+            learn(
+                "tag list",
+                index.put_tag_list(&this.inner.key, &asked, tags.clone(), clock::now()),
+            )
+            .await;
             Ok(Arc::new(tags))
         });
         let landed = landed.await.ok_or(Error::GivenUp)?;
@@ -108,7 +109,12 @@ impl PullThrough {
             ..
         } = &*self.inner;
         let index = shared.store.index();
-        let cached = index.referrer_list(key, name, subject).await?;
+        let cached = recall(
+            "referrers",
+            config.offline,
+            index.referrer_list(key, name, subject),
+        )
+        .await?;
         let age = cached.as_ref().map(|(_, fetched)| self.list_age(*fetched));
         if let (Some((list, _)), Some(age)) = (&cached, age)
             && age < config.tag_ttl
@@ -141,7 +147,12 @@ impl PullThrough {
                 old(&failure),
             ));
         }
-        let known = index.known_referrers(key, name, subject).await?;
+        let known = recall(
+            "referrers",
+            config.offline,
+            index.known_referrers(key, name, subject),
+        )
+        .await?;
         if known.is_empty() {
             return Err(failure);
         }
@@ -191,11 +202,12 @@ impl PullThrough {
                     Err(error) => return Err(Error::from_upstream(error)),
                 };
                 let list = Bytes::from(referrers::render_index(&list));
-                shared
-                    .store
-                    .index()
-                    .put_referrer_list(key, &asked, &wanted, list.to_vec(), clock::now())
-                    .await?;
+                let index = shared.store.index();
+                learn(
+                    "referrers",
+                    index.put_referrer_list(key, &asked, &wanted, list.to_vec(), clock::now()),
+                )
+                .await;
                 Ok(list)
             });
         let landed = landed.await.ok_or(Error::GivenUp)?;

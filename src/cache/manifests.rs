@@ -6,11 +6,12 @@
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use lru::LruCache;
 use tracing::warn;
 
 use super::error::Error;
+use super::learn::{learn, recall};
 use super::pull_through::{Inner, PullThrough};
 use super::status::{CacheStatus, Outcome, Reason};
 use crate::oci::manifest::{MANIFEST_MAX, Manifest};
@@ -163,7 +164,12 @@ impl PullThrough {
             told,
             ..
         } = &*self.inner;
-        let linked = shared.store.index().is_linked(key, name, digest).await?;
+        let linked = recall(
+            "link",
+            config.offline,
+            shared.store.index().is_linked(key, name, digest),
+        )
+        .await?;
         let here = self.load(digest).await?;
         if let (true, Some(manifest)) = (linked, &here) {
             return Ok(OpenManifest::stored(manifest.clone(), CacheStatus::hit()));
@@ -220,34 +226,36 @@ impl PullThrough {
 
     /// A manifest's bytes from memory or disk, verified. The caller has checked, or will check, the right to read it.
     pub(super) async fn load(&self, digest: &Digest) -> Result<Option<Stored>, Error> {
-        let Inner { shared, .. } = &*self.inner;
+        let Inner { shared, config, .. } = &*self.inner;
         if let Some(manifest) = shared.manifests.get(digest) {
             shared.store.touch(digest);
             return Ok(Some(manifest));
         }
-        let Some(blob) = shared.store.open_blob(digest).await? else {
+        let opened = recall("manifest", config.offline, shared.store.open_blob(digest)).await?;
+        let Some(blob) = opened else {
             return Ok(None);
         };
-        if blob.size() > MANIFEST_MAX as u64 {
+        let Ok(bytes) = blob.read_whole(MANIFEST_MAX).await else {
+            // The store has taken note of the damage.
             return Ok(None);
-        }
-        let mut bytes = BytesMut::new();
-        while (bytes.len() as u64) < blob.size() {
-            let left = usize::try_from(blob.size()).unwrap_or(MANIFEST_MAX) - bytes.len();
-            match blob.read_at(bytes.len() as u64, left).await {
-                Ok(more) if !more.is_empty() => bytes.extend_from_slice(&more),
-                _ => break,
-            }
-        }
-        let bytes = bytes.freeze();
+        };
         if Digest::of_with(digest.algorithm(), &bytes) != *digest {
-            shared
-                .store
-                .quarantine(digest, "a manifest on disk does not hash to its name")
-                .await?;
+            recall(
+                "manifest",
+                config.offline,
+                shared
+                    .store
+                    .quarantine(digest, "a manifest on disk does not hash to its name"),
+            )
+            .await?;
             return Ok(None);
         }
-        let row = shared.store.index().manifest(digest).await?;
+        let row = recall(
+            "manifest",
+            config.offline,
+            shared.store.index().manifest(digest),
+        )
+        .await?;
         let declared = row.and_then(|row| MediaType::parse(&row.media_type));
         let media_type = match declared {
             Some(media_type) => media_type,
@@ -417,13 +425,13 @@ impl PullThrough {
             annotations: parsed.annotations().clone(),
             edges,
         };
-        Ok(self
-            .inner
-            .shared
-            .store
-            .index()
-            .record_manifest(&self.inner.key, name, &manifest.digest, row)
-            .await?)
+        let index = self.inner.shared.store.index();
+        learn(
+            "manifest",
+            index.record_manifest(&self.inner.key, name, &manifest.digest, row),
+        )
+        .await;
+        Ok(())
     }
 }
 

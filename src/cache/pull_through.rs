@@ -11,6 +11,7 @@ use super::error::Error;
 use super::fill::{Fills, HOLD_BACK, Order, Phase, Seat};
 use super::flight::Flights;
 use super::follow::{self, Bytesource, Promise};
+use super::learn::{learn, recall};
 use super::manifests::Manifests;
 use super::source::Origin;
 use super::status::{CacheStatus, Outcome, Reason};
@@ -163,13 +164,16 @@ impl PullThrough {
             ..
         } = &*self.inner;
         let index = shared.store.index();
-        let linked = index.is_linked(key, name, digest).await?;
+        let linked = recall("link", config.offline, index.is_linked(key, name, digest)).await?;
         let mut reason = if linked {
             Reason::Evicted
         } else {
             Reason::Unknown
         };
-        if linked && let Some(blob) = shared.store.open_blob(digest).await? {
+        if linked
+            && let Some(blob) =
+                recall("blob", config.offline, shared.store.open_blob(digest)).await?
+        {
             return Ok(stored(blob, CacheStatus::hit()));
         }
         if config.offline {
@@ -187,12 +191,12 @@ impl PullThrough {
             let here = if foreign {
                 None
             } else {
-                shared.store.open_blob(digest).await?
+                recall("blob", config.offline, shared.store.open_blob(digest)).await?
             };
             if foreign || here.is_some() {
                 // Another image brought these bytes. Whether this one may read them is for upstream to say (DECISIONS 7).
                 self.head_upstream(hops, name, digest).await?;
-                index.link(key, name, digest).await?;
+                learn("link", index.link(key, name, digest)).await;
                 reason = Reason::Linked;
             }
             if let Some(blob) = here {
@@ -205,7 +209,12 @@ impl PullThrough {
             name: name.clone(),
             digest: digest.clone(),
         };
-        let expected = index.descriptor_size(key, name, digest).await?;
+        let expected = recall(
+            "size",
+            config.offline,
+            index.descriptor_size(key, name, digest),
+        )
+        .await?;
         let order = Order {
             key: key.clone(),
             origin: origin.clone(),
@@ -233,8 +242,11 @@ impl PullThrough {
             ..
         } = &*self.inner;
         let index = shared.store.index();
-        let linked = index.is_linked(key, name, digest).await?;
-        if linked && let Some(blob) = shared.store.open_blob(digest).await? {
+        let linked = recall("link", config.offline, index.is_linked(key, name, digest)).await?;
+        if linked
+            && let Some(blob) =
+                recall("blob", config.offline, shared.store.open_blob(digest)).await?
+        {
             return Ok((Some(blob.size()), CacheStatus::hit()));
         }
         if config.offline {
@@ -244,8 +256,12 @@ impl PullThrough {
             return Err(Error::NotFound);
         }
         let (head, joined) = self.head_upstream(hops, name, digest).await?;
-        if !linked && shared.store.open_blob(digest).await?.is_some() {
-            index.link(key, name, digest).await?;
+        if !linked
+            && recall("blob", config.offline, shared.store.open_blob(digest))
+                .await?
+                .is_some()
+        {
+            learn("link", index.link(key, name, digest)).await;
         }
         let outcome = if joined {
             Outcome::Joined

@@ -11,8 +11,10 @@ use lru::LruCache;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::config::DeletedUpstream;
 use super::error::Error;
 use super::freshness::{self, Decision, Known};
+use super::learn::{learn, recall};
 use super::manifests::{OpenManifest, Stored, Told, Want};
 use super::pull_through::{Inner, PullThrough};
 use super::status::{CacheStatus, Outcome, Reason};
@@ -122,7 +124,12 @@ impl PullThrough {
             absences,
             ..
         } = &*self.inner;
-        let row = shared.store.index().tag(key, name, tag).await?;
+        let row = recall(
+            "tag",
+            config.offline,
+            shared.store.index().tag(key, name, tag),
+        )
+        .await?;
         let known = row.as_ref().map(|row| self.known(name, tag, row));
         match (freshness::decide(known, config), row) {
             (Decision::Fresh { left }, Some(row)) => {
@@ -219,13 +226,13 @@ impl PullThrough {
         let known = self.known(name, tag, &row);
         let over = known.age.saturating_sub(config.tag_ttl);
         let servable = freshness::may_serve_stale(known, config)
-            && self
-                .inner
-                .shared
-                .store
-                .open_blob(&row.served)
-                .await?
-                .is_some();
+            && recall(
+                "manifest",
+                config.offline,
+                self.inner.shared.store.open_blob(&row.served),
+            )
+            .await?
+            .is_some();
         let check = self.check(hops, name, tag, Want::Head);
         let checked = if servable {
             match tokio::time::timeout(REVALIDATE_PATIENCE, check).await {
@@ -369,6 +376,7 @@ impl PullThrough {
     async fn noted(&self, name: &Name, tag: &Tag, told: &Told, fetched: bool) -> Result<(), Error> {
         let Inner {
             key,
+            config,
             shared,
             absences,
             ages,
@@ -376,7 +384,7 @@ impl PullThrough {
         } = &*self.inner;
         let index = shared.store.index();
         let now = clock::now();
-        let before = index.tag(key, name, tag).await?;
+        let before = recall("tag", config.offline, index.tag(key, name, tag)).await?;
         let same = before
             .as_ref()
             .is_some_and(|row| row.observed == told.digest);
@@ -400,9 +408,11 @@ impl PullThrough {
             moved: before.filter(|_| same).map_or(now, |row| row.moved),
             gone: None,
         };
-        index.put_tag(key, name, tag, row, "upstream").await?;
         let memory = age_key(name, tag);
-        ages.note(&memory);
+        // A row that could not be written must not be taken for a fresh one.
+        if learn("tag", index.put_tag(key, name, tag, row, "upstream")).await {
+            ages.note(&memory);
+        }
         absences.forget(&memory);
         Ok(())
     }
@@ -417,13 +427,13 @@ impl PullThrough {
         } = &*self.inner;
         let index = shared.store.index();
         absences.note(&age_key(name, tag));
-        let written = match config.deleted_upstream {
-            super::config::DeletedUpstream::Keep => {
-                index.tag_gone(key, name, tag, clock::now()).await
+        match config.deleted_upstream {
+            DeletedUpstream::Keep => {
+                learn("tag", index.tag_gone(key, name, tag, clock::now())).await
             }
-            super::config::DeletedUpstream::Forget => index.forget_tag(key, name, tag).await,
+            DeletedUpstream::Forget => learn("tag", index.forget_tag(key, name, tag)).await,
         };
-        written.map_or_else(|error| Checked::Failed(error.into()), |()| Checked::Gone)
+        Checked::Gone
     }
 
     /// A fresh tag: its head from the index, its body from the store or, by digest, from upstream.

@@ -1,320 +1,399 @@
-//! The data directory: names, version, lock.
+//! The data directory: where everything lies, and the only file operations on it.
 //!
-//! `version`, `lock`, `clean`, `blobs/<alg>/<2 hex>/<hex>`, `staging/<alg>-<hex>.part`, `quarantine/`, `index.sqlite`. Paths are built from
-//! parsed digests only.
+//! ```text
+//! version                     "roadstead-store 1"
+//! lock                        flock'ed; the owner's process id
+//! clean                       left by a clean stop, removed by the start
+//! blobs/<algorithm>/<2 hex>/<hex>
+//! staging/<algorithm>-<hex>.part
+//! quarantine/<algorithm>-<hex>.<stamp>
+//! index.sqlite
+//! ```
+//!
+//! Every path is walked component by component from held directories without following symbolic links, and built from parsed digests
+//! only, so nothing outside can be reached. What does not belong here is left alone.
 
-use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{FlockOperation, RenameFlags, flock, renameat_with};
-use tracing::{info, warn};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use tracing::warn;
 
-use crate::clock::{self, Wall};
+use super::OpenError;
+use super::lock;
+use crate::clock::Wall;
 use crate::oci::{Algorithm, Digest};
 
-/// What the `version` file of this layout says.
-const VERSION: &str = "roadstead-store 1\n";
-/// Parts that nobody continued for this long are removed at start.
-pub(super) const PART_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+/// The layout that this program writes.
+const VERSION: u32 = 1;
+/// What stands before the number in the version file.
+const VERSION_NAME: &str = "roadstead-store ";
+const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 
-/// Why a data directory cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// It cannot be read or written.
-    #[error("cannot use the data directory {path}: {error}")]
-    Io {
-        /// What was touched.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// Another process has it.
-    #[error(
-        "the data directory {path} is in use by process {owner}; stop it, or give this one another --data"
-    )]
-    Locked {
-        /// The data directory.
-        path: PathBuf,
-        /// What the lock file says.
-        owner: String,
-    },
-    /// It was made by another program or a later version.
-    #[error(
-        "{path} says \"{found}\", and this version of roadstead reads \"roadstead-store 1\"; use a newer roadstead, or another --data"
-    )]
-    Version {
-        /// The version file.
-        path: PathBuf,
-        /// What it says.
-        found: String,
-    },
-    /// The index cannot be made, not even anew.
-    #[error("cannot make the index {path}: {error}")]
-    Index {
-        /// The database file.
-        path: PathBuf,
-        /// What SQLite said.
-        error: rusqlite::Error,
-    },
-    /// The process is stopping.
-    #[error("interrupted while opening the store")]
-    Interrupted,
-}
+const DIRECTORY: Mode = Mode::RWXU;
+const FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// The data directory, locked by this process.
+/// The data directory, held open and locked.
 #[derive(Debug)]
 pub(super) struct Layout {
     root: PathBuf,
-    was_clean: bool,
-    directory: File,
-    /// Held for its lock.
-    _lock: File,
+    root_fd: OwnedFd,
+    sha256: OwnedFd,
+    sha512: OwnedFd,
+    staging: OwnedFd,
+    quarantine: OwnedFd,
+    lock: Mutex<Option<File>>,
+}
+
+/// A directory of the layout that holds plain files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Staging,
+    Quarantine,
+}
+
+/// What became of a rename into place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Published {
+    Renamed,
+    /// The name is taken.
+    Taken,
+}
+
+/// A plain file that was found.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) name: String,
+    pub(super) size: u64,
+    pub(super) modified: Wall,
 }
 
 impl Layout {
-    pub(super) fn open(root: &Path) -> Result<Self, OpenError> {
+    /// Makes what is missing, takes the lock.
+    pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
         let at = |path: &Path| {
             let path = path.to_owned();
-            move |error| OpenError::Io { path, error }
+            move |source: io::Error| OpenError::Io { path, source }
         };
-        for directory in ["", "blobs", "staging", "quarantine"] {
-            let path = root.join(directory);
-            fs::create_dir_all(&path).map_err(at(&path))?;
+        std::fs::create_dir_all(path).map_err(at(path))?;
+        let root = path.canonicalize().map_err(at(path))?;
+        let root_fd = open_directory(rustix::fs::CWD, &root).map_err(at(&root))?;
+        let lock = lock::take(&root)?;
+        check_version(&root)?;
+        let directory = |name: &str| make_directory(&root_fd, name).map_err(at(&root.join(name)));
+        let blobs = directory("blobs")?;
+        let algorithm = |algorithm: Algorithm| {
+            make_directory(&blobs, algorithm.as_str())
+                .map_err(at(&root.join("blobs").join(algorithm.as_str())))
+        };
+        let layout = Self {
+            sha256: algorithm(Algorithm::Sha256)?,
+            sha512: algorithm(Algorithm::Sha512)?,
+            staging: directory("staging")?,
+            quarantine: directory("quarantine")?,
+            lock: Mutex::new(Some(lock)),
+            root,
+            root_fd,
+        };
+        layout.sync_root().map_err(at(&layout.root))?;
+        Ok(layout)
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Lets another process have the directory.
+    pub(super) fn unlock(&self) {
+        drop(
+            self.lock
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+    }
+
+    /// Opens a blob's file for reading; none where there is no plain file of that name.
+    pub(super) fn open_blob(&self, digest: &Digest) -> io::Result<Option<File>> {
+        let Some(shard) = absent(open_directory(self.algorithm(digest), shard(digest)))? else {
+            return Ok(None);
+        };
+        // NONBLOCK, because opening a pipe that somebody planted would wait for its writer.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = rustix::fs::openat(&shard, digest.hex(), flags, Mode::empty());
+        let Some(file) = absent(opened.map(File::from).map_err(io::Error::from))? else {
+            return Ok(None);
+        };
+        if file.metadata()?.is_file() {
+            Ok(Some(file))
+        } else {
+            warn!(%digest, "what stands in the place of a blob is no file; it is left alone");
+            Ok(None)
         }
-        let lock = take_lock(root)?;
-        let version = root.join("version");
-        match fs::read_to_string(&version) {
-            Ok(text) if text == VERSION => {}
-            // An empty file is what a power cut leaves of a first start.
-            Ok(text) if text.trim().is_empty() => {
-                write_whole(&version, VERSION).map_err(at(&version))?;
-            }
-            Ok(text) => {
-                return Err(OpenError::Version {
-                    path: version,
-                    found: text
-                        .lines()
-                        .next()
-                        .unwrap_or_default()
-                        .chars()
-                        .take(80)
-                        .collect(),
-                });
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                write_whole(&version, VERSION).map_err(at(&version))?;
-            }
-            Err(error) => return Err(at(&version)(error)),
+    }
+
+    /// Moves a staged file into place.
+    pub(super) fn publish(
+        &self,
+        staged: &str,
+        digest: &Digest,
+        replace: bool,
+    ) -> io::Result<Published> {
+        let shard = make_directory(self.algorithm(digest), shard(digest))?;
+        let hex = digest.hex();
+        if replace {
+            rustix::fs::renameat(&self.staging, staged, &shard, hex)?;
+            return Ok(Published::Renamed);
         }
-        let clean = root.join("clean");
-        let was_clean = fs::remove_file(&clean).is_ok();
-        let directory = File::open(root).map_err(at(root))?;
-        Ok(Self {
-            root: root.to_owned(),
-            was_clean,
-            directory,
-            _lock: lock,
-        })
-    }
-
-    /// Whether the last process closed the store.
-    pub(super) const fn was_clean(&self) -> bool {
-        self.was_clean
-    }
-
-    pub(super) fn mark_clean(&self) -> io::Result<()> {
-        self.sync()?;
-        write_whole(&self.root.join("clean"), "")
-    }
-
-    /// Makes everything written so far durable.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(&self.directory)?)
-    }
-
-    /// Free bytes on the file system.
-    pub(super) fn free(&self) -> io::Result<u64> {
-        let stat = rustix::fs::fstatvfs(&self.directory)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
-
-    pub(super) fn index(&self) -> PathBuf {
-        self.root.join("index.sqlite")
-    }
-
-    pub(super) fn blobs(&self) -> PathBuf {
-        self.root.join("blobs")
-    }
-
-    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
-        let shard: String = digest.hex().chars().take(2).collect();
-        self.root
-            .join("blobs")
-            .join(digest.algorithm().as_str())
-            .join(shard)
-            .join(digest.hex())
-    }
-
-    pub(super) fn part(&self, digest: &Digest) -> PathBuf {
-        self.root.join("staging").join(format!(
-            "{}-{}.part",
-            digest.algorithm().as_str(),
-            digest.hex()
-        ))
-    }
-
-    /// Gives a verified part its name among the blobs. Whoever was first wins; the content is the same.
-    pub(super) fn publish(&self, digest: &Digest) -> io::Result<()> {
-        let (from, to) = (self.part(digest), self.blob(digest));
-        if let Some(shard) = to.parent() {
-            fs::create_dir_all(shard)?;
-        }
-        match renameat_with(
-            rustix::fs::CWD,
-            &from,
-            rustix::fs::CWD,
-            &to,
-            RenameFlags::NOREPLACE,
-        ) {
-            Ok(()) => Ok(()),
-            Err(rustix::io::Errno::EXIST) => fs::remove_file(&from),
-            // Not every file system knows the flag; a plain rename replaces equal content by equal content.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => fs::rename(&from, &to),
+        match rustix::fs::renameat_with(&self.staging, staged, &shard, hex, RenameFlags::NOREPLACE)
+        {
+            Ok(()) => Ok(Published::Renamed),
+            Err(Errno::EXIST) => Ok(Published::Taken),
+            // The file system does not know the flag. Nobody else writes here (the lock) and nobody else of us changes this digest
+            // (its key), so looking first is as good.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                if rustix::fs::statat(&shard, hex, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+                    return Ok(Published::Taken);
+                }
+                rustix::fs::renameat(&self.staging, staged, &shard, hex)?;
+                Ok(Published::Renamed)
+            }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Moves a damaged blob out of the way.
-    pub(super) fn quarantine(&self, digest: &Digest) -> io::Result<()> {
-        let name = format!(
-            "{}-{}-{}",
-            digest.algorithm().as_str(),
-            digest.hex(),
-            clock::now().as_ms()
-        );
-        match fs::rename(self.blob(digest), self.root.join("quarantine").join(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done,
-        }
-    }
-
-    /// Every blob on disk with its length. Junk is left alone, symbolic links are not followed.
-    pub(super) fn scan_blobs(&self) -> Vec<(Digest, u64, Wall)> {
-        let mut found = Vec::new();
-        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            let Ok(shards) = fs::read_dir(self.blobs().join(algorithm.as_str())) else {
-                continue;
-            };
-            for shard in shards
-                .flatten()
-                .filter(|shard| shard.file_type().is_ok_and(|kind| kind.is_dir()))
-            {
-                let Ok(files) = fs::read_dir(shard.path()) else {
-                    continue;
-                };
-                for file in files.flatten() {
-                    let name = file.file_name();
-                    let digest = name.to_str().and_then(|hex| {
-                        Digest::parse(&format!("{}:{hex}", algorithm.as_str())).ok()
-                    });
-                    match (digest, file.metadata()) {
-                        (Some(digest), Ok(metadata)) if metadata.is_file() => {
-                            found.push((digest, metadata.len(), changed(&metadata)));
-                        }
-                        _ => warn!(path = %file.path().display(), "not a blob; ignored"),
-                    }
-                }
-            }
-        }
-        found
-    }
-
-    /// The parts that an earlier process left; what is too old or no part is removed.
-    pub(super) fn recover_parts(&self) -> HashMap<Digest, u64> {
-        let mut parts = HashMap::new();
-        let Ok(files) = fs::read_dir(self.root.join("staging")) else {
-            return parts;
+    /// Removes a blob's file; fine where there is none.
+    pub(super) fn remove_blob(&self, digest: &Digest) -> io::Result<()> {
+        let Some(shard) = absent(open_directory(self.algorithm(digest), shard(digest)))? else {
+            return Ok(());
         };
-        for file in files.flatten() {
-            let name = file.file_name();
-            let digest = name
-                .to_str()
-                .and_then(|name| name.strip_suffix(".part"))
-                .and_then(|stem| stem.split_once('-'))
-                .and_then(|(algorithm, hex)| Digest::parse(&format!("{algorithm}:{hex}")).ok());
-            let Ok(metadata) = file.metadata() else {
-                continue;
-            };
-            match digest {
-                Some(digest)
-                    if metadata.is_file()
-                        && metadata.len() > 0
-                        && clock::now().since(changed(&metadata)) < PART_MAX_AGE =>
-                {
-                    parts.insert(digest, metadata.len());
-                }
-                Some(_) if metadata.is_file() => {
-                    if let Err(error) = fs::remove_file(file.path()) {
-                        warn!(%error, path = %file.path().display(), "cannot remove an old part");
-                    }
-                }
-                _ => warn!(path = %file.path().display(), "not a part; ignored"),
+        absent(unlink(&shard, digest.hex())).map(drop)
+    }
+
+    /// Moves a blob's file into quarantine under `name`; none where there is no such file, else its size.
+    pub(super) fn quarantine_blob(&self, digest: &Digest, name: &str) -> io::Result<Option<u64>> {
+        let Some(file) = self.open_blob(digest)? else {
+            return Ok(None);
+        };
+        let size = file.metadata()?.len();
+        let shard = open_directory(self.algorithm(digest), shard(digest))?;
+        rustix::fs::renameat(&shard, digest.hex(), &self.quarantine, name)?;
+        Ok(Some(size))
+    }
+
+    /// Opens a staged file for writing and reading; what stands there that is no plain file is an error.
+    pub(super) fn open_staged(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::openat(&self.staging, name, flags, FILE)?);
+        if file.metadata()?.is_file() {
+            Ok(file)
+        } else {
+            Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the part is no plain file",
+            ))
+        }
+    }
+
+    /// Removes a plain file of `place`; fine where there is none.
+    pub(super) fn remove(&self, place: Place, name: &str) -> io::Result<()> {
+        absent(unlink(self.place(place), name)).map(drop)
+    }
+
+    /// The plain files of `place`. Everything else in it is left alone with a warning.
+    pub(super) fn files(&self, place: Place) -> io::Result<Vec<Found>> {
+        let directory = self.place(place);
+        let mut found = Vec::new();
+        for name in names(directory)? {
+            let stat = rustix::fs::statat(directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(stat.st_mode).is_file() {
+                found.push(Found {
+                    name,
+                    size: u64::try_from(stat.st_size).unwrap_or(0),
+                    modified: Wall::from_ms(stat.st_mtime.saturating_mul(1000)),
+                });
+            } else {
+                warn!(?place, name, "no plain file; left alone");
             }
         }
-        if !parts.is_empty() {
-            info!(parts = parts.len(), "interrupted fills can be resumed");
+        Ok(found)
+    }
+
+    /// The digests whose files lie under a shard (two hex digits), and how many other things lie there.
+    pub(super) fn shard(
+        &self,
+        algorithm: Algorithm,
+        prefix: &str,
+    ) -> io::Result<(Vec<Digest>, usize)> {
+        let parent = self.of_algorithm(algorithm);
+        let Some(shard) = absent(open_directory(parent, prefix))? else {
+            return Ok((Vec::new(), 0));
+        };
+        let (mut digests, mut others) = (Vec::new(), 0);
+        for name in names(&shard)? {
+            match Digest::parse(&format!("{}:{name}", algorithm.as_str())) {
+                Ok(digest) if name.starts_with(prefix) => digests.push(digest),
+                Ok(_) | Err(_) => others += 1,
+            }
         }
-        parts
+        Ok((digests, others))
+    }
+
+    /// Bytes that are free on the file system for us.
+    pub(super) fn free(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstatvfs(&self.root_fd)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Writes everything of the file system to disk: data, names, index.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(&self.root_fd)?)
+    }
+
+    /// Makes the names in the data directory itself durable.
+    pub(super) fn sync_root(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.root_fd)?)
+    }
+
+    fn algorithm(&self, digest: &Digest) -> &OwnedFd {
+        self.of_algorithm(digest.algorithm())
+    }
+
+    const fn of_algorithm(&self, algorithm: Algorithm) -> &OwnedFd {
+        match algorithm {
+            Algorithm::Sha256 => &self.sha256,
+            Algorithm::Sha512 => &self.sha512,
+        }
+    }
+
+    const fn place(&self, place: Place) -> &OwnedFd {
+        match place {
+            Place::Staging => &self.staging,
+            Place::Quarantine => &self.quarantine,
+        }
     }
 }
 
-fn take_lock(root: &Path) -> Result<File, OpenError> {
-    let path = root.join("lock");
-    let failed = |error| OpenError::Io {
+/// All shards that can be: the algorithm and two hex digits.
+pub(super) fn shards() -> impl Iterator<Item = (Algorithm, String)> {
+    ALGORITHMS
+        .into_iter()
+        .flat_map(|algorithm| (0..=255_u8).map(move |byte| (algorithm, format!("{byte:02x}"))))
+}
+
+/// The name of a digest's part.
+pub(super) fn part_name(digest: &Digest) -> String {
+    format!("{}-{}.part", digest.algorithm().as_str(), digest.hex())
+}
+
+/// Whether a name in staging is one that fills give.
+pub(super) fn is_part_name(name: &str) -> bool {
+    name.strip_suffix(".part").is_some()
+}
+
+/// The digest whose part has this name.
+pub(super) fn parse_part_name(name: &str) -> Option<Digest> {
+    let (algorithm, hex) = name.strip_suffix(".part")?.split_once('-')?;
+    Digest::parse(&format!("{algorithm}:{hex}")).ok()
+}
+
+fn shard(digest: &Digest) -> &str {
+    // A parsed digest has more than two digits, all of one byte.
+    digest.hex().get(..2).unwrap_or_default()
+}
+
+fn open_directory(
+    parent: impl std::os::fd::AsFd,
+    name: impl rustix::path::Arg,
+) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(parent, name, flags, Mode::empty())?)
+}
+
+fn make_directory(parent: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(parent, name, DIRECTORY) {
+        Ok(()) | Err(Errno::EXIST) => open_directory(parent, name),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn unlink(parent: &OwnedFd, name: &str) -> io::Result<()> {
+    Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty())?)
+}
+
+/// None for a name that is not there, or where a symbolic link or a non-directory stands in the way.
+fn absent<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(Errno::NOENT) => Ok(None),
+            Some(Errno::LOOP | Errno::NOTDIR | Errno::NXIO) => {
+                warn!(%error, "something in the data directory is not what it should be; it is left alone");
+                Ok(None)
+            }
+            Some(_) | None => Err(error),
+        },
+    }
+}
+
+/// The names in a directory that are text; others cannot be ours.
+fn names(directory: &OwnedFd) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        match entry?.file_name().to_str() {
+            Ok("." | "..") => {}
+            Ok(name) => names.push(name.to_owned()),
+            Err(_) => warn!("a name in the data directory is not text; it is left alone"),
+        }
+    }
+    Ok(names)
+}
+
+/// Refuses a layout of a newer program; writes ours where the file is missing or says nothing.
+fn check_version(root: &Path) -> Result<(), OpenError> {
+    let path = root.join("version");
+    let at = |source: io::Error| OpenError::Io {
         path: path.clone(),
-        error,
+        source,
     };
-    let mut lock = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(failed)?;
-    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let mut owner = String::new();
-        // The lock is what counts; its text only tells whom to look for.
-        let read = lock.read_to_string(&mut owner).is_ok() && !owner.trim().is_empty();
-        return Err(OpenError::Locked {
+    let found = match std::fs::read_to_string(&path) {
+        Ok(text) => text
+            .strip_prefix(VERSION_NAME)
+            .and_then(|number| number.trim().parse::<u32>().ok()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::InvalidData
+            ) =>
+        {
+            None
+        }
+        Err(error) => return Err(at(error)),
+    };
+    match found {
+        Some(VERSION) => Ok(()),
+        Some(newer) if newer > VERSION => Err(OpenError::Newer {
             path: root.to_owned(),
-            owner: if read {
-                owner.trim().to_owned()
-            } else {
-                "(unknown)".to_owned()
-            },
-        });
+            found: newer,
+        }),
+        Some(_) | None => {
+            write_durably(root, "version", &format!("{VERSION_NAME}{VERSION}\n")).map_err(at)
+        }
     }
-    lock.set_len(0)
-        .and_then(|()| lock.rewind())
-        .and_then(|()| writeln!(lock, "{}", std::process::id()))
-        .map_err(failed)?;
-    Ok(lock)
 }
 
-fn write_whole(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::create(path)?;
+/// Writes a small file whole: under another name, synced, renamed.
+pub(super) fn write_durably(root: &Path, name: &str, text: &str) -> io::Result<()> {
+    use std::io::Write as _;
+
+    let temporary = root.join(format!("{name}.new"));
+    let mut file = File::create(&temporary)?;
     file.write_all(text.as_bytes())?;
-    file.sync_all()
-}
-
-fn changed(metadata: &fs::Metadata) -> Wall {
-    let since_epoch = metadata
-        .modified()
-        .ok()
-        .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
-        .unwrap_or_default();
-    Wall::from_ms(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    file.sync_all()?;
+    std::fs::rename(&temporary, root.join(name))?;
+    File::open(root)?.sync_all()
 }

@@ -1,209 +1,253 @@
-//! Content on disk, keyed by digest, and the index of what is known about it.
+//! The store: verified content on disk, what is known of it, and how much of it there may be.
 //!
-//! Knows nothing of upstreams, repositories' rules or HTTP. Hands out readers, never a path or a file. Invariants: a file exists under
-//! `blobs/` only if its bytes hash to its name; a blob's length is compared with its record on every open; the bytes of blobs, parts and
-//! reservations never exceed `max_size`; whatever is damaged or missing is treated as absent, and no loss of cached state stops a start.
+//! A blob has a file under its digest only after its bytes hashed to it. What is served from here was verified when it came, and every
+//! open compares the length of the file with the record. Cached content is made durable behind the requests: a `syncfs` for many commits,
+//! then the rows that say so; after an unclean stop what was not durable is hashed before its next use.
+//!
+//! Callers get readers, never a path or a file. The store knows nothing of upstreams, permissions or requests; a link in the index is
+//! only a fact that others act on.
 
-mod blobs;
+mod background;
+mod blob;
 mod budget;
-mod durable;
+mod choice;
+mod clean;
+mod error;
+mod fill;
 pub mod index;
+mod keyed;
 mod layout;
+mod lock;
+mod open_files;
+mod parts;
+mod quarantine;
 mod read;
+mod reconcile;
+mod room;
+mod shared;
 mod staged;
-
-use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use bytes::Bytes;
-
-pub use blobs::Blob;
-pub use index::Index;
-pub use layout::OpenError;
-pub use staged::{CommitError, Part, StageError, Staged};
-
-use crate::oci::Digest;
-use crate::tasks::Tasks;
-use crate::telemetry::Metrics;
-
-/// Where content is kept, and how much of it.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// The data directory.
-    pub path: PathBuf,
-    /// The most bytes of cached content, parts and reservations included.
-    pub max_size: u64,
-    /// Free bytes on the file system below which the disk counts as full.
-    pub min_free: u64,
-}
-
-/// The disk or the index failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// There is no room.
-    #[error("no room in the store")]
-    Full,
-    /// The file system failed.
-    #[error("the file system failed: {0}")]
-    Io(#[from] io::Error),
-    /// The index failed.
-    #[error("the index failed: {0}")]
-    Index(#[from] rusqlite::Error),
-    /// The index is shut down, or the content is not what its digest says.
-    #[error("{0}")]
-    Refused(&'static str),
-}
-
-/// How full the store is, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
-    /// Blobs.
-    pub cached_bytes: u64,
-    /// Parts of interrupted fills, and room promised to running ones.
-    pub reserved_bytes: u64,
-    /// The limit on the sum of both.
-    pub max_size: u64,
-}
-
-/// The store of one data directory. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Store {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    layout: layout::Layout,
-    index: Index,
-    hot: blobs::Hot,
-    budget: budget::Budget,
-    durable: durable::Pending,
-    metrics: Arc<Metrics>,
-    closed: AtomicBool,
-}
-
-impl Store {
-    /// Opens the data directory: makes it where it is missing, takes its lock, recovers from whatever ended the last process, and starts
-    /// the background work.
-    pub async fn open(
-        config: Config,
-        tasks: &Tasks,
-        metrics: Arc<Metrics>,
-    ) -> Result<Self, OpenError> {
-        let opened = Arc::clone(&metrics);
-        let inner = tokio::task::spawn_blocking(move || Inner::open(&config, opened))
-            .await
-            .map_err(|_died| OpenError::Interrupted)??;
-        let store = Self {
-            inner: Arc::new(inner),
-        };
-        store.show_usage();
-        // Weak, so that a store that everyone has let go of lets go of its lock.
-        let (background, stopping) = (Arc::downgrade(&store.inner), tasks.stopping());
-        tasks.spawn("store upkeep", async move {
-            loop {
-                tokio::select! {
-                    () = tokio::time::sleep(durable::UPKEEP_EVERY) => match background.upgrade() {
-                        Some(inner) => Self { inner }.upkeep().await,
-                        None => break,
-                    },
-                    () = stopping.cancelled() => break,
-                }
-            }
-        });
-        Ok(store)
-    }
-
-    /// What is known about content.
-    pub fn index(&self) -> &Index {
-        &self.inner.index
-    }
-
-    /// Stores small content whole: manifests. Verified before it is visible.
-    pub async fn put(&self, digest: &Digest, bytes: Bytes) -> Result<Blob, StoreError> {
-        if Digest::of_with(digest.algorithm(), &bytes) != *digest {
-            return Err(StoreError::Refused(
-                "the content does not hash to its digest",
-            ));
-        }
-        if let Some(blob) = self.open_blob(digest).await? {
-            return Ok(blob);
-        }
-        let refuse = |error| match error {
-            StageError::Full => StoreError::Full,
-            StageError::Io(error) => StoreError::Io(error),
-        };
-        let mut staged = self
-            .stage_small(digest, bytes.len() as u64)
-            .await
-            .map_err(refuse)?;
-        if let Err(error) = staged.append(bytes).await {
-            staged.discard().await;
-            return Err(refuse(error));
-        }
-        match staged.commit_as(true).await {
-            Ok(blob) => Ok(blob),
-            Err(CommitError::Stage(error)) => Err(refuse(error)),
-            Err(CommitError::Mismatch { .. } | CommitError::Length) => Err(StoreError::Refused(
-                "the content was not written as it was given",
-            )),
-        }
-    }
-
-    /// How full the store is.
-    pub fn usage(&self) -> Usage {
-        self.inner.budget.usage()
-    }
-
-    /// Writes down what is pending and marks the store as cleanly closed.
-    pub async fn close(&self) {
-        if self.inner.closed.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        self.upkeep().await;
-        self.inner.index.stop().await;
-        let inner = Arc::clone(&self.inner);
-        let marked = tokio::task::spawn_blocking(move || inner.layout.mark_clean()).await;
-        if !matches!(marked, Ok(Ok(()))) {
-            tracing::warn!(
-                "the store could not be marked as cleanly closed; undurable content will be verified at the next start"
-            );
-        }
-    }
-
-    fn show_usage(&self) {
-        let usage = self.usage();
-        let shown = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-        self.inner
-            .metrics
-            .cached_bytes
-            .set(shown(usage.cached_bytes));
-        self.inner
-            .metrics
-            .cached_bytes_max
-            .set(shown(usage.max_size));
-    }
-}
-
-impl Inner {
-    fn open(config: &Config, metrics: Arc<Metrics>) -> Result<Self, OpenError> {
-        let layout = layout::Layout::open(&config.path)?;
-        let (index, recovered) = Index::open(&layout)?;
-        let parts = layout.recover_parts();
-        let budget = budget::Budget::new(config.max_size, config.min_free, recovered.bytes, parts);
-        Ok(Self {
-            layout,
-            index,
-            hot: blobs::Hot::new(recovered.suspects),
-            budget,
-            durable: durable::Pending::default(),
-            metrics,
-            closed: AtomicBool::new(false),
-        })
-    }
-}
+mod stamp;
+mod start;
+mod sync;
+mod unsettled;
 
 #[cfg(test)]
 mod tests;
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+use tracing::warn;
+
+pub use blob::Blob;
+pub use error::{CommitError, OpenError, StageError, StoreError};
+pub use index::{Index, IndexError};
+pub use staged::{Part, Staged};
+
+use crate::oci::Digest;
+use crate::tasks::Tasks;
+use shared::{Kept, Shared};
+
+/// How long closing waits for fills to end.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where the store lives and how much it may take.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The data directory. It is made where it is missing.
+    pub path: PathBuf,
+    /// The most bytes that blobs, parts and quarantined files may take together, reservations of running fills included.
+    pub max_size: u64,
+    /// The least bytes that must stay free on the file system.
+    pub min_free: u64,
+}
+
+/// How full the store is. While no fill runs, `cached_bytes` are the bytes under `blobs/`, `part_bytes` those in `staging/` and
+/// `quarantined_bytes` those in `quarantine/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Bytes of blobs.
+    pub cached_bytes: u64,
+    /// Bytes of parts that wait to be taken up again.
+    pub part_bytes: u64,
+    /// Bytes of damaged blobs that are kept for a look.
+    pub quarantined_bytes: u64,
+    /// Bytes set aside for fills that run.
+    pub reserved_bytes: u64,
+    /// How many blobs.
+    pub blobs: u64,
+    /// Blobs evicted since the start.
+    pub evictions: u64,
+    /// Damaged blobs moved aside since the start.
+    pub quarantined: u64,
+    /// The limit for all of them together.
+    pub max_size: u64,
+    /// False while files and index are being compared after an unclean stop.
+    pub settled: bool,
+}
+
+/// The store. Clones share it; it goes, lock and all, with the last of them.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+impl Store {
+    /// Opens the data directory: makes the layout, takes the lock, recovers, starts what runs in the background.
+    pub async fn open(config: Config, tasks: &Tasks) -> Result<Self, OpenError> {
+        let path = config.path.clone();
+        let (reports, damage) = start::reports();
+        let opened = spawn_blocking(move || start::open(config, reports)).await;
+        let shared = opened.unwrap_or_else(|broken| {
+            Err(OpenError::Io {
+                path,
+                source: io::Error::other(broken),
+            })
+        })?;
+        let shared = Arc::new(shared);
+        background::start(&shared, tasks, damage);
+        Ok(Self { shared })
+    }
+
+    /// The index.
+    pub fn index(&self) -> &Index {
+        &self.shared.index
+    }
+
+    /// Opens a blob for reading. Counts as a use.
+    ///
+    /// What is open already is answered without leaving the thread. A blob whose file does not fit its record is quarantined and counts
+    /// as absent.
+    pub async fn open_blob(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
+        if let Some(blob) = self.shared.open_hot(digest) {
+            return Ok(Some(blob));
+        }
+        let (shared, digest) = (Arc::clone(&self.shared), digest.clone());
+        blocking(move || shared.open_cold(&digest)).await?
+    }
+
+    /// Notes a use of a blob that was answered from a memory of its content.
+    pub fn touch(&self, digest: &Digest) {
+        self.shared.touch(digest);
+    }
+
+    /// Begins to write a blob of `expected` bytes, or goes on with the part that an earlier fill left: see [`Staged::held`].
+    ///
+    /// Any number may stage the same digest at once; the first has the part, and the first to commit wins.
+    pub async fn stage(
+        &self,
+        digest: &Digest,
+        expected: Option<u64>,
+    ) -> Result<Staged, StageError> {
+        let (shared, digest) = (Arc::clone(&self.shared), digest.clone());
+        blocking(move || Staged::begin(&shared, &digest, expected)).await?
+    }
+
+    /// Stores small content whole, as a manifest, which is evicted after all blobs.
+    pub async fn put(&self, digest: &Digest, bytes: Bytes) -> Result<Blob, StoreError> {
+        if let Some(blob) = self.open_blob(digest).await? {
+            return Ok(blob);
+        }
+        let (shared, digest) = (Arc::clone(&self.shared), digest.clone());
+        blocking(move || put(&shared, &digest, &bytes)).await?
+    }
+
+    /// Takes a damaged blob out of use, so that it is fetched afresh; its file is kept for a look. True where there was one.
+    pub async fn quarantine(&self, digest: &Digest, why: &str) -> Result<bool, StoreError> {
+        let (shared, digest, why) = (Arc::clone(&self.shared), digest.clone(), why.to_owned());
+        blocking(move || shared.quarantine(&digest, &why)).await?
+    }
+
+    /// Waits until everything committed so far, blobs and index, is on disk.
+    pub async fn durable_barrier(&self) -> Result<(), StoreError> {
+        let answer = self.shared.unsettled.ask();
+        let shared = Arc::clone(&self.shared);
+        // Either this round answers, or one that began after the question did.
+        let _told_by_the_answer = blocking(move || shared.sync_round()).await?;
+        match answer.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(io::Error::other("a sync failed").into()),
+            Err(_broken_off) => Err(IndexError::Closed.into()),
+        }
+    }
+
+    /// How full it is.
+    pub fn usage(&self) -> Usage {
+        let books = self.shared.budget.books();
+        Usage {
+            cached_bytes: books.cached,
+            part_bytes: books.parts,
+            quarantined_bytes: books.quarantined,
+            reserved_bytes: books.reserved,
+            blobs: books.blobs,
+            evictions: self.shared.evictions.load(Ordering::Relaxed),
+            quarantined: self.shared.quarantined.load(Ordering::Relaxed),
+            max_size: self.shared.budget.limit(),
+            settled: self.shared.settled.get(),
+        }
+    }
+
+    /// Waits for fills to end, writes down what is only in memory, syncs, marks the stop as clean and lets go of the lock. Afterwards only
+    /// blobs that are open can be read.
+    pub async fn close(&self) {
+        let mut fills = self.shared.fills.subscribe();
+        let ended = tokio::time::timeout(CLOSE_PATIENCE, fills.wait_for(|fills| *fills == 0)).await;
+        let quiet = matches!(ended, Ok(Ok(_)));
+        drop(ended);
+        if !quiet {
+            warn!("fills are still running; the next start looks after them");
+        }
+        let shared = Arc::clone(&self.shared);
+        if let Err(error) = blocking(move || start::close(&shared, quiet)).await {
+            warn!(%error, "closing the store broke off");
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("path", &self.shared.config.path)
+            .field("usage", &self.usage())
+            .finish()
+    }
+}
+
+/// Verifies and stores content that is in memory. Blocks.
+fn put(shared: &Shared, digest: &Digest, bytes: &[u8]) -> Result<Blob, StoreError> {
+    use std::os::unix::fs::FileExt as _;
+
+    let found = Digest::of_with(digest.algorithm(), bytes);
+    if found != *digest {
+        return Err(StoreError::Mismatch { found });
+    }
+    let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    let reservation = shared.reserve(size).map_err(StoreError::from)?;
+    let name = shared.scratch_name(digest);
+    let written = shared
+        .layout
+        .open_staged(&name)
+        .and_then(|file| file.write_all_at(bytes, 0).map(|()| file));
+    let file = match written {
+        Ok(file) => Arc::new(file),
+        Err(error) => {
+            shared.remove_staged(&name);
+            return Err(StageError::from(error).into());
+        }
+    };
+    match shared.publish(&name, digest, (file, size), true, reservation) {
+        Kept::Blob(blob) => Ok(blob),
+        Kept::Loose(_blob, error) => Err(StageError::from(error).into()),
+    }
+}
+
+/// Runs blocking work to its end, even where the caller goes away.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    spawn_blocking(work).await.map_err(io::Error::other)
+}

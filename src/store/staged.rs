@@ -1,419 +1,236 @@
-//! Content on its way in: a part that grows, is read by followers meanwhile, and becomes a blob if it hashes to its digest.
+//! A blob that is being written, as its one writer and its many followers see it.
 //!
-//! Bytes go through a short channel to one blocking thread that writes, publishes how far it is, and hashes. Blocking `std` files on
-//! purpose: an error of the disk is seen here and not swallowed (RELIABILITY D35).
+//! Chunks go through a short channel to a thread that writes, publishes how far the file may be read, and hashes (in [`super::fill`]).
+//! The thread owns the part, its reservation and its end: whoever drops a [`Staged`] without a verdict leaves a part for later.
 
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
-use tracing::warn;
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::blobs::Blob;
-use super::{Inner, Store};
-use crate::oci::{Digest, Hasher};
+use super::blob::Blob;
+use super::fill::{self, Order};
+use super::layout::part_name;
+use super::parts::Claim;
+use super::shared::Shared;
+use super::{CommitError, StageError, read};
+use crate::oci::Digest;
 
-/// How many chunks wait for the disk at most.
-const QUEUE: usize = 4;
-/// How many written bytes are published at once while more are waiting.
-const PUBLISH: u64 = 128 * 1024;
-/// How much room is promised at a time where the length is not known.
-const STEP: u64 = 1024 * 1024;
+/// Chunks that wait for the writer; with those in its hands the memory that a fill takes.
+const CHUNKS: usize = 4;
 
-/// Why content cannot be staged.
-#[derive(Debug, thiserror::Error)]
-pub enum StageError {
-    /// There is no room: `max_size`, `min_free`, ENOSPC or a quota.
-    #[error("no room on the disk")]
+/// A blob that is being written.
+#[derive(Debug)]
+pub struct Staged {
+    orders: mpsc::Sender<Order>,
+    failure: Arc<OnceLock<Failure>>,
+    part: Part,
+    held: u64,
+    expected: Option<u64>,
+}
+
+/// What followers of a fill read: the same open file, as far as it is written.
+#[derive(Clone, Debug)]
+pub struct Part {
+    digest: Digest,
+    file: Arc<std::fs::File>,
+    written: watch::Receiver<u64>,
+}
+
+/// Why the writer stopped, in a form that can be told more than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
     Full,
-    /// The file system failed.
-    #[error("the file system failed: {0}")]
-    Io(io::Error),
+    Io(Option<i32>, io::ErrorKind),
+}
+
+impl Failure {
+    /// What an I/O error means for a fill.
+    pub(super) fn of(error: &io::Error) -> Self {
+        let kind = error.kind();
+        if matches!(
+            kind,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        ) {
+            Self::Full
+        } else {
+            Self::Io(error.raw_os_error(), kind)
+        }
+    }
+
+    /// What an earlier error of the fill was.
+    pub(super) fn of_stage(error: &StageError) -> Self {
+        match error {
+            StageError::Full => Self::Full,
+            StageError::TooLong => Self::Io(None, io::ErrorKind::FileTooLarge),
+            StageError::Io(error) => Self::of(error),
+        }
+    }
+
+    pub(super) fn tell(self) -> StageError {
+        match self {
+            Self::Full => StageError::Full,
+            Self::Io(Some(code), _) => StageError::Io(io::Error::from_raw_os_error(code)),
+            Self::Io(None, kind) => StageError::Io(kind.into()),
+        }
+    }
 }
 
 impl From<io::Error> for StageError {
     fn from(error: io::Error) -> Self {
-        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        if matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge) {
-            Self::Full
-        } else {
-            Self::Io(error)
-        }
+        Failure::of(&error).tell()
     }
-}
-
-/// Why staged content did not become a blob. Nothing of it is left behind.
-#[derive(Debug, thiserror::Error)]
-pub enum CommitError {
-    /// It hashes to something else.
-    #[error("the content hashes to {found}")]
-    Mismatch {
-        /// What it hashes to.
-        found: Digest,
-    },
-    /// The file does not have the length that was written or announced.
-    #[error("the content does not have the announced length")]
-    Length,
-    /// The disk failed.
-    #[error(transparent)]
-    Stage(#[from] StageError),
-}
-
-/// A part as followers see it.
-#[derive(Debug, Clone)]
-pub struct Part {
-    file: Arc<File>,
-    written: watch::Receiver<u64>,
-}
-
-impl Part {
-    /// How many bytes can be read; changes as the part grows, closes when the writer is done.
-    pub fn written(&self) -> watch::Receiver<u64> {
-        self.written.clone()
-    }
-
-    /// At most `max` of the bytes that are written, from `offset` on.
-    pub async fn read_at(&self, offset: u64, max: usize) -> io::Result<Bytes> {
-        let written = *self.written.borrow();
-        let left = usize::try_from(written.saturating_sub(offset)).unwrap_or(max);
-        if left == 0 {
-            Ok(Bytes::new())
-        } else {
-            super::read::read_at(&self.file, offset, max.min(left)).await
-        }
-    }
-}
-
-/// Content on its way in. There is one for a digest at a time; the caller sees to that.
-#[derive(Debug)]
-pub struct Staged {
-    store: Store,
-    digest: Digest,
-    part: Part,
-    held: u64,
-    reserved: u64,
-    total: Option<u64>,
-    queue: Option<mpsc::Sender<Bytes>>,
-    writer: Option<JoinHandle<Result<Written, io::Error>>>,
-}
-
-#[derive(Debug)]
-struct Written {
-    hasher: Hasher,
-    length: u64,
-}
-
-impl Store {
-    /// Begins to stage `digest`, or goes on where an interrupted fill left it (its part is hashed again first).
-    pub async fn stage(
-        &self,
-        digest: &Digest,
-        expected: Option<u64>,
-    ) -> Result<Staged, StageError> {
-        let held = self.inner.budget.take_part(digest);
-        let more = expected.unwrap_or(STEP).saturating_sub(held);
-        if let Err(error) = self.reserve(more).await {
-            self.inner.budget.leave_part(digest, held, held);
-            return Err(error);
-        }
-        let reserved = held + more;
-        let (inner, wanted) = (Arc::clone(&self.inner), digest.clone());
-        let opened = tokio::task::spawn_blocking(move || inner.open_part(&wanted, expected))
-            .await
-            .map_err(|_died| StageError::Io(io::Error::other("the staging thread died")));
-        let (file, hasher, held) = match opened.and_then(|opened| opened.map_err(StageError::from))
-        {
-            Ok(opened) => opened,
-            Err(error) => {
-                self.inner.budget.unreserve(reserved);
-                return Err(error);
-            }
-        };
-        let (published, written) = watch::channel(held);
-        let (queue, chunks) = mpsc::channel(QUEUE);
-        let part = Part {
-            file: Arc::clone(&file),
-            written,
-        };
-        let writer =
-            tokio::task::spawn_blocking(move || write(&file, hasher, held, chunks, &published));
-        Ok(Staged {
-            store: self.clone(),
-            digest: digest.clone(),
-            part,
-            held,
-            reserved,
-            total: expected,
-            queue: Some(queue),
-            writer: Some(writer),
-        })
-    }
-
-    /// Stages small content whose length is known, from nothing.
-    pub(super) async fn stage_small(
-        &self,
-        digest: &Digest,
-        length: u64,
-    ) -> Result<Staged, StageError> {
-        self.stage(digest, Some(length)).await
-    }
-}
-
-impl Inner {
-    fn open_part(
-        &self,
-        digest: &Digest,
-        expected: Option<u64>,
-    ) -> io::Result<(Arc<File>, Hasher, u64)> {
-        let mut open = File::options();
-        let flags = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
-        let mut file = open
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .custom_flags(flags)
-            .open(self.layout.part(digest))?;
-        let mut hasher = digest.algorithm().hasher();
-        let mut held = 0;
-        // A part that is as long as the whole or longer was preallocated or is not of this blob: it starts anew.
-        let length = file.metadata()?.len();
-        if length > 0 && expected.is_none_or(|expected| length < expected) {
-            let mut buffer = vec![0; 256 * 1024];
-            loop {
-                let read = file.read(&mut buffer)?;
-                if read == 0 {
-                    break;
-                }
-                hasher.update(buffer.get(..read).unwrap_or_default());
-                held += read as u64;
-            }
-        } else {
-            file.set_len(0)?;
-        }
-        Ok((Arc::new(file), hasher, held))
-    }
-}
-
-/// The writing thread: write, publish, hash. Ends when the queue closes or the disk fails.
-fn write(
-    file: &File,
-    mut hasher: Hasher,
-    held: u64,
-    mut chunks: mpsc::Receiver<Bytes>,
-    published: &watch::Sender<u64>,
-) -> Result<Written, io::Error> {
-    let mut length = held;
-    let mut shown = held;
-    let mut waiting = Vec::with_capacity(QUEUE);
-    while chunks.blocking_recv_many(&mut waiting, QUEUE) > 0 {
-        for chunk in &waiting {
-            file.write_all_at(chunk, length)?;
-            length += chunk.len() as u64;
-            if length - shown >= PUBLISH {
-                published.send_replace(length);
-                shown = length;
-            }
-            hasher.update(chunk);
-        }
-        waiting.clear();
-        if shown < length {
-            published.send_replace(length);
-            shown = length;
-        }
-    }
-    published.send_replace(length);
-    Ok(Written { hasher, length })
 }
 
 impl Staged {
-    /// How many bytes it has: kept from before, and given to it since.
+    /// Begins or resumes a fill. Blocks.
+    pub(super) fn begin(
+        shared: &Arc<Shared>,
+        digest: &Digest,
+        expected: Option<u64>,
+    ) -> Result<Self, StageError> {
+        let claim = shared.parts.claim(digest);
+        let (name, own, kept) = match claim {
+            Claim::Own(kept) => (part_name(digest), true, kept),
+            Claim::Taken => (shared.scratch_name(digest), false, 0),
+        };
+        let setup = fill::Setup {
+            shared: Arc::clone(shared),
+            digest: digest.clone(),
+            reservation: shared.budget.resume_part(kept),
+            name,
+            own,
+            kept,
+            expected,
+        };
+        let (orders, queue) = mpsc::channel(CHUNKS);
+        let failure = Arc::new(OnceLock::new());
+        let started = fill::start(setup, queue, Arc::clone(&failure))?;
+        let part = Part {
+            digest: digest.clone(),
+            file: started.file,
+            written: started.written,
+        };
+        Ok(Self {
+            orders,
+            failure,
+            part,
+            held: started.kept,
+            expected,
+        })
+    }
+
+    /// How many bytes were taken in, those kept from an earlier fill included: where the next chunk goes.
     pub const fn held(&self) -> u64 {
         self.held
     }
 
-    /// The part, for followers.
+    /// For followers.
     pub fn part(&self) -> Part {
         self.part.clone()
     }
 
-    /// Promises room for the whole once its length is known, on the disk too, so that a full disk shows before the first byte.
+    /// Sets the room aside when the length of the whole becomes known.
     pub async fn expect(&mut self, total: u64) -> Result<(), StageError> {
-        let missing = total.saturating_sub(self.reserved);
-        if missing > 0 {
-            self.store.reserve(missing).await?;
-            self.reserved += missing;
+        if self.held > total {
+            return Err(StageError::TooLong);
         }
-        self.total = Some(total);
-        let (file, held) = (Arc::clone(&self.part.file), self.held);
-        let allocated = tokio::task::spawn_blocking(move || allocate(&file, held, total)).await;
-        allocated
-            .map_err(|_died| StageError::Io(io::Error::other("the allocating thread died")))?
-            .map_err(StageError::from)
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::Expect(total, reply)).await?;
+        answer.await.map_err(|_ended| self.failure())?;
+        self.expected = Some(total);
+        Ok(())
     }
 
-    /// Takes the next bytes. Waits while the disk is behind.
+    /// Takes a chunk in; waits while the disk is behind.
     pub async fn append(&mut self, chunk: Bytes) -> Result<(), StageError> {
-        let length = chunk.len() as u64;
-        if self.held + length > self.reserved {
-            let step = STEP.max(length);
-            self.store.reserve(step).await?;
-            self.reserved += step;
-        }
-        self.held += length;
-        let Some(queue) = &self.queue else {
-            return Err(StageError::Io(io::Error::other(
-                "nothing can be appended any more",
-            )));
-        };
-        if queue.send(chunk).await.is_ok() {
+        if chunk.is_empty() {
             return Ok(());
         }
-        // The thread has ended before its queue: its result says why.
-        Err(self
-            .finish_writing()
-            .await
-            .err()
-            .unwrap_or_else(|| StageError::Io(io::Error::other("the writing thread ended early"))))
+        let length = u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+        let held = self.held.saturating_add(length);
+        if self.expected.is_some_and(|expected| held > expected) {
+            return Err(StageError::TooLong);
+        }
+        self.order(Order::Write(chunk)).await?;
+        self.held = held;
+        Ok(())
     }
 
-    /// Verifies and publishes the content.
+    /// The digest of what is held so far, without ending it.
+    pub async fn prefix_digest(&mut self) -> Result<Digest, StageError> {
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::Prefix(reply)).await?;
+        answer.await.map_err(|_ended| self.failure())
+    }
+
+    /// Verifies digest and length and publishes the blob. Once called it is carried through, even if the caller goes away.
     pub async fn commit(self) -> Result<Blob, CommitError> {
-        self.commit_as(false).await
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::Commit(reply)).await?;
+        answer
+            .await
+            .unwrap_or_else(|_ended| Err(CommitError::Stage(self.failure())))
     }
 
-    pub(super) async fn commit_as(mut self, manifest: bool) -> Result<Blob, CommitError> {
-        let written = match self.finish_writing().await {
-            Ok(written) => written,
-            Err(error) => {
-                self.discard().await;
-                return Err(error.into());
-            }
-        };
-        let found = written.hasher.finish();
-        if found != self.digest {
-            self.discard().await;
-            return Err(CommitError::Mismatch { found });
-        }
-        let file = Arc::clone(&self.part.file);
-        let on_disk = file.metadata().map(|metadata| metadata.len());
-        if !matches!(on_disk, Ok(length) if length == written.length)
-            || self.total.is_some_and(|total| total != written.length)
-        {
-            self.discard().await;
-            return Err(CommitError::Length);
-        }
-        let (inner, digest) = (Arc::clone(&self.store.inner), self.digest.clone());
-        let published = tokio::task::spawn_blocking(move || inner.layout.publish(&digest)).await;
-        if let Err(error) =
-            published.unwrap_or_else(|_died| Err(io::Error::other("the publishing thread died")))
-        {
-            self.discard().await;
-            return Err(StageError::from(error).into());
-        }
-        let blob = Blob::new(self.digest.clone(), written.length, file);
-        let Inner {
-            index,
-            hot,
-            budget,
-            durable,
-            ..
-        } = &*self.store.inner;
-        match index.put_blob(&self.digest, written.length, manifest).await {
-            Ok(true) => budget.settle(self.reserved, written.length),
-            Ok(false) => budget.unreserve(self.reserved),
-            Err(error) => {
-                // On disk and sound: without a row it is adopted at its next open.
-                warn!(%error, digest = %self.digest, "cannot write down a new blob");
-                budget.settle(self.reserved, written.length);
-            }
-        }
-        self.reserved = 0;
-        durable.add(self.digest.clone());
-        hot.put(&blob);
-        self.store.show_usage();
-        Ok(blob)
+    /// Stops and leaves the part for a later resume.
+    pub async fn keep(self) {
+        self.end(Order::Keep).await;
     }
 
-    /// Stops and leaves the part for a later fill.
-    pub async fn keep(mut self) {
-        let length = match self.finish_writing().await {
-            Ok(written) => written.length,
-            Err(_) => 0,
-        };
-        // What was preallocated beyond the written bytes goes back to the file system.
-        let cut = self.part.file.set_len(length);
-        if length == 0 || cut.is_err() {
-            self.discard().await;
-            return;
-        }
-        let digest = self.digest.clone();
-        self.store
-            .inner
-            .budget
-            .leave_part(&digest, self.reserved, length);
-        self.reserved = 0;
+    /// Stops and removes the part.
+    pub async fn discard(self) {
+        self.end(Order::Discard).await;
     }
 
-    /// Stops and leaves nothing behind.
-    pub async fn discard(mut self) {
-        // Whatever the disk said does not matter any more.
-        drop(self.finish_writing().await);
-        let (inner, digest) = (Arc::clone(&self.store.inner), self.digest.clone());
-        let removed =
-            tokio::task::spawn_blocking(move || std::fs::remove_file(inner.layout.part(&digest)))
-                .await;
-        if let Ok(Err(error)) = removed
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            warn!(%error, digest = %self.digest, "cannot remove a part");
+    async fn end(self, order: fn(oneshot::Sender<()>) -> Order) {
+        let (reply, answer) = oneshot::channel();
+        if self.orders.send(order(reply)).await.is_ok() {
+            // An answer that never comes means that the writer has failed, and then it has cleaned up.
+            let _failed = answer.await;
         }
-        self.store.inner.budget.unreserve(self.reserved);
-        self.reserved = 0;
     }
 
-    async fn finish_writing(&mut self) -> Result<Written, StageError> {
-        self.queue = None;
-        match self.writer.take() {
-            Some(writer) => Ok(writer
-                .await
-                .map_err(|_died| StageError::Io(io::Error::other("the writing thread died")))??),
-            None => Err(StageError::Io(io::Error::other(
-                "the writing thread has ended",
-            ))),
-        }
+    async fn order(&self, order: Order) -> Result<(), StageError> {
+        self.orders
+            .send(order)
+            .await
+            .map_err(|_ended| self.failure())
+    }
+
+    fn failure(&self) -> StageError {
+        self.failure
+            .get()
+            .copied()
+            .unwrap_or(Failure::Io(None, io::ErrorKind::BrokenPipe))
+            .tell()
     }
 }
 
-impl Drop for Staged {
-    /// A fill that died keeps its room no longer; the part stays on disk and is found at the next start.
-    fn drop(&mut self) {
-        self.store.inner.budget.unreserve(self.reserved);
+impl Part {
+    /// What it will be once it is verified. Until then its bytes are anybody's.
+    pub const fn digest(&self) -> &Digest {
+        &self.digest
     }
-}
 
-/// Allocates `held..total` without changing the file's length, so that a part's length stays what was written.
-fn allocate(file: &File, held: u64, total: u64) -> io::Result<()> {
-    if total <= held {
-        return Ok(());
+    /// Up to `max` bytes at `offset` of what is written so far; none where nothing is there yet.
+    pub async fn read_at(&self, offset: u64, max: usize) -> io::Result<Bytes> {
+        let written = *self.written.borrow();
+        let left = written.saturating_sub(offset);
+        let max = max.min(usize::try_from(left).unwrap_or(usize::MAX));
+        if max == 0 {
+            return Ok(Bytes::new());
+        }
+        let bytes = read::at(&self.file, offset, max).await?;
+        if bytes.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(bytes)
     }
-    match rustix::fs::fallocate(
-        file,
-        rustix::fs::FallocateFlags::KEEP_SIZE,
-        held,
-        total - held,
-    ) {
-        Err(
-            rustix::io::Errno::OPNOTSUPP
-            | rustix::io::Errno::NOSYS
-            | rustix::io::Errno::INVAL
-            | rustix::io::Errno::INTR,
-        )
-        | Ok(()) => Ok(()),
-        Err(error) => Err(error.into()),
+
+    /// How many bytes may be read; ends when the writer does, however it does.
+    pub fn written(&self) -> watch::Receiver<u64> {
+        self.written.clone()
     }
 }

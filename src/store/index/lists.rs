@@ -1,89 +1,97 @@
-//! Lists that were fetched whole from upstream.
+//! Lists that were fetched whole from upstream: the tags of an image, the referrers of a manifest.
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::params;
 
-use super::Index;
+use super::convert::{json, lenient, to_json, wall};
+use super::{Index, Result};
 use crate::clock::Wall;
 use crate::oci::{Digest, Name};
-use crate::store::StoreError;
 
 impl Index {
-    /// The tag list of an image, and when it was fetched.
-    pub async fn tag_list(
-        &self,
-        repository: &str,
-        name: &Name,
-    ) -> Result<Option<(Vec<String>, Wall)>, StoreError> {
-        let parameters = [repository.to_owned(), name.to_string()];
+    /// The tag list as upstream gave it, and when.
+    pub async fn tag_list(&self, repo: &str, name: &Name) -> Result<Option<(Vec<String>, Wall)>> {
+        let (repo, name) = (repo.to_owned(), name.clone());
         self.read(move |connection| {
-            let row: Option<(String, i64)> = connection
-                .prepare_cached(
-                    "SELECT tags, fetched FROM tag_list WHERE repository = ?1 AND name = ?2",
-                )?
-                .query_row(parameters, |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
-            Ok(row.and_then(|(tags, fetched)| {
-                Some((serde_json::from_str(&tags).ok()?, Wall::from_ms(fetched)))
-            }))
+            lenient(
+                connection
+                    .prepare_cached(
+                        "SELECT tags, fetched FROM tag_list WHERE repo = ?1 AND name = ?2",
+                    )?
+                    .query_row(params![repo, name.as_str()], |row| {
+                        Ok((json(row, 0)?, wall(row, 1)?))
+                    }),
+            )
         })
         .await
     }
 
-    /// Keeps the tag list of an image.
+    /// Keeps a tag list that was fetched `at`.
     pub async fn put_tag_list(
         &self,
-        repository: &str,
+        repo: &str,
         name: &Name,
         tags: Vec<String>,
-        fetched: Wall,
-    ) -> Result<(), StoreError> {
-        let (repository, name) = (repository.to_owned(), name.to_string());
-        self.note("tag list", move |connection| {
-            let tags = serde_json::to_string(&tags).unwrap_or_else(|_never| "[]".to_owned());
+        at: Wall,
+    ) -> Result<()> {
+        let (repo, name) = (repo.to_owned(), name.clone());
+        self.write(move |connection| {
             connection
-                .prepare_cached("INSERT OR REPLACE INTO tag_list (repository, name, tags, fetched) VALUES (?1, ?2, ?3, ?4)")?
-                .execute(params![repository, name, tags, fetched.as_ms()])
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO tag_list (repo, name, tags, fetched) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![repo, name.as_str(), to_json(&tags)?, at.as_ms()])
                 .map(drop)
-        })
-        .await;
-        Ok(())
-    }
-
-    /// The list of a manifest's referrers as an OCI index, and when it was fetched.
-    pub async fn referrer_list(
-        &self,
-        repository: &str,
-        name: &Name,
-        subject: &Digest,
-    ) -> Result<Option<(Vec<u8>, Wall)>, StoreError> {
-        let parameters = [repository.to_owned(), name.to_string(), subject.to_string()];
-        self.read(move |connection| {
-            connection
-                .prepare_cached("SELECT list, fetched FROM referrer_list WHERE repository = ?1 AND name = ?2 AND subject = ?3")?
-                .query_row(parameters, |row| Ok((row.get(0)?, Wall::from_ms(row.get(1)?))))
-                .optional()
         })
         .await
     }
 
-    /// Keeps the list of a manifest's referrers.
-    pub async fn put_referrer_list(
+    /// The referrers of `subject` as upstream gave them (the bytes of an image index), and when.
+    pub async fn referrer_list(
         &self,
-        repository: &str,
+        repo: &str,
         name: &Name,
         subject: &Digest,
-        list: Vec<u8>,
-        fetched: Wall,
-    ) -> Result<(), StoreError> {
-        let (repository, name, subject) =
-            (repository.to_owned(), name.to_string(), subject.to_string());
-        self.note("referrer list", move |connection| {
+    ) -> Result<Option<(Vec<u8>, Wall)>> {
+        let (repo, name, subject) = (repo.to_owned(), name.clone(), subject.clone());
+        self.read(move |connection| {
+            lenient(
+                connection
+                    .prepare_cached(
+                        "SELECT body, fetched FROM referrer_list WHERE repo = ?1 AND name = ?2 AND subject = ?3",
+                    )?
+                    .query_row(params![repo, name.as_str(), subject.to_string()], |row| {
+                        Ok((row.get(0)?, wall(row, 1)?))
+                    }),
+            )
+        })
+        .await
+    }
+
+    /// Keeps a referrers list that was fetched `at`.
+    pub async fn put_referrer_list(
+        &self,
+        repo: &str,
+        name: &Name,
+        subject: &Digest,
+        body: Vec<u8>,
+        at: Wall,
+    ) -> Result<()> {
+        let (repo, name, subject) = (repo.to_owned(), name.clone(), subject.clone());
+        self.write(move |connection| {
             connection
-                .prepare_cached("INSERT OR REPLACE INTO referrer_list (repository, name, subject, list, fetched) VALUES (?1, ?2, ?3, ?4, ?5)")?
-                .execute(params![repository, name, subject, list, fetched.as_ms()])
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO referrer_list (repo, name, subject, body, fetched)
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?
+                .execute(params![
+                    repo,
+                    name.as_str(),
+                    subject.to_string(),
+                    body,
+                    at.as_ms()
+                ])
                 .map(drop)
         })
-        .await;
-        Ok(())
+        .await
     }
 }

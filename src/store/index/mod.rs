@@ -1,294 +1,171 @@
-//! What is known about content: the only SQL of the program.
+//! The index: what is known of blobs, links, manifests and tags, in SQLite. The only SQL of the program is below this module.
 //!
-//! Named async commands; no caller sees a connection, so a server database can take this module's place. Writes go to one thread that runs
-//! everything that waits in one transaction; reads use a few connections of their own on blocking threads. All of it is derived: a database
-//! that is missing, damaged or newer is moved aside and made anew from the blobs on disk, and the rest is learnt again from upstream.
+//! Commands are named async methods over owned values, so that another database can stand behind them; no caller sees a connection.
+//! Writes go through one thread that commits in groups; reads run on a few connections on blocking threads; links, tags and manifest
+//! rows that are asked for on every request are kept in memory in step with the commits. Nothing here is the only copy of anything that
+//! cannot be fetched again, so the file may be lost: it is moved aside when unfit, and rebuilt.
+//!
+//! A row that cannot be read back (an unparsable digest) counts as absent.
 
-mod content;
+mod blobs;
+mod connection;
+mod convert;
+mod damage;
+mod hot;
+mod links;
 mod lists;
+mod manifests;
+mod readers;
 mod rows;
 mod schema;
 mod tags;
+mod writer;
 
-use std::collections::HashSet;
-use std::num::NonZeroUsize;
-use std::path::Path;
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+#[cfg(test)]
+mod tests;
 
-use lru::LruCache;
-use rusqlite::{Connection, OpenFlags};
-use tokio::sync::oneshot;
-use tracing::{info, warn};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rusqlite::{Connection, ErrorCode};
+
+pub(super) use blobs::{NewBlob, State, Totals};
 pub use rows::{EdgeRow, HistoryRow, ManifestRow, TagRow};
 
-use super::layout::{Layout, OpenError};
-use super::{StoreError, durable};
-use crate::oci::Digest;
+use crate::clock::Wall;
+use damage::Damage;
+use hot::Hot;
+use readers::Readers;
+use writer::Writer;
 
-/// How many commands one transaction takes at most.
-const GROUP: usize = 256;
-/// How many connections are kept for reading.
-const READERS: usize = 4;
-/// How many rows of the hot path are kept in memory: links and tags each.
-pub const ROWS_IN_MEMORY: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+/// Links kept in memory.
+const HOT_LINKS: usize = 16 * 1024;
+/// Tags kept in memory.
+const HOT_TAGS: usize = 4 * 1024;
+/// Manifest rows kept in memory.
+const HOT_MANIFESTS: usize = 4 * 1024;
 
-/// The index of one store. Cheap to clone.
-#[derive(Debug, Clone)]
+/// Why the index did not answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum IndexError {
+    /// The store has been closed.
+    #[error("the index is closed")]
+    Closed,
+    /// Another command in the same transaction met a full or failing disk, and took this one with it. It may be tried again.
+    #[error("the index rolled the transaction back")]
+    RolledBack,
+    /// The database refused.
+    #[error("the index failed")]
+    Database(#[source] Arc<rusqlite::Error>),
+}
+
+impl IndexError {
+    /// Whether the command failed for want of room on the disk.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Database(error) => error.sqlite_error_code() == Some(ErrorCode::DiskFull),
+            // What a full disk does to the others of its group.
+            Self::RolledBack => true,
+            Self::Closed => false,
+        }
+    }
+}
+
+/// What the index answers.
+pub type Result<T> = std::result::Result<T, IndexError>;
+
+/// The index. Clones share it.
+#[derive(Clone, Debug)]
 pub struct Index {
-    writer: mpsc::Sender<Command>,
-    readers: Arc<Readers>,
-    links: Arc<Mutex<LruCache<String, ()>>>,
-    tags: Arc<Mutex<LruCache<String, TagRow>>>,
-}
-
-/// What a start found.
-#[derive(Debug, Default)]
-pub(super) struct Recovered {
-    /// Bytes of all blobs.
-    pub(super) bytes: u64,
-    /// Blobs that must be hashed before they are served.
-    pub(super) suspects: HashSet<Digest>,
-}
-
-type Job = Box<dyn FnOnce(&Connection) -> Answer + Send>;
-/// Called with whether the transaction was committed.
-type Answer = Box<dyn FnOnce(bool) + Send>;
-
-enum Command {
-    Run(Job),
-    Stop(oneshot::Sender<()>),
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-struct Readers {
-    idle: Mutex<Vec<Connection>>,
-    path: std::path::PathBuf,
+struct Inner {
+    writer: Writer,
+    readers: Arc<Readers>,
+    damage: Arc<Damage>,
+    hot: Arc<HotRows>,
+}
+
+/// Apart from [`Inner`], because commands on the writer's thread hold on to it.
+#[derive(Debug)]
+struct HotRows {
+    links: Hot<()>,
+    tags: Hot<TagRow>,
+    manifests: Hot<ManifestRow>,
 }
 
 impl Index {
-    /// Opens the index, or makes it anew where it cannot be used.
-    pub(super) fn open(layout: &Layout) -> Result<(Self, Recovered), OpenError> {
-        let path = layout.index();
-        let usable = open_checked(&path, layout.was_clean());
-        let (connection, fresh) = match usable {
-            Ok((connection, fresh)) => (connection, fresh),
-            Err(error) => {
-                warn!(%error, "the index cannot be used; it is moved aside and made anew from the blobs on disk");
-                move_aside(&path);
-                open_checked(&path, true).map_err(|error| OpenError::Index {
-                    path: path.clone(),
-                    error,
-                })?
-            }
+    /// Opens the index in `directory`; `suspect` has its file checked through first. True where it is new and must be filled from the
+    /// blobs. Blocks.
+    pub(super) fn open(directory: &Path, suspect: bool, now: Wall) -> io::Result<(Self, bool)> {
+        let opened = connection::open(directory, suspect, now)?;
+        let damage = Arc::new(Damage::new(directory.join(connection::DAMAGED)));
+        let inner = Inner {
+            writer: Writer::start(opened.connection, Arc::clone(&damage))?,
+            readers: Arc::new(Readers::new(Self::file(directory), Arc::clone(&damage))),
+            damage,
+            hot: Arc::new(HotRows {
+                links: Hot::new(HOT_LINKS),
+                tags: Hot::new(HOT_TAGS),
+                manifests: Hot::new(HOT_MANIFESTS),
+            }),
         };
-        let failed = |error| OpenError::Index {
-            path: path.clone(),
-            error,
+        let index = Self {
+            inner: Arc::new(inner),
         };
-        if fresh {
-            let blobs = layout.scan_blobs();
-            if !blobs.is_empty() {
-                info!(
-                    blobs = blobs.len(),
-                    "taking the blobs on disk into a new index"
-                );
-            }
-            content::adopt(&connection, &blobs).map_err(failed)?;
-        }
-        let recovered = content::recover(&connection, layout.was_clean()).map_err(failed)?;
-        let (writer, commands) = mpsc::channel();
-        std::thread::Builder::new()
-            .name("index".to_owned())
-            .spawn(move || write_loop(connection, &commands))
-            .map_err(|error| OpenError::Io {
-                path: path.clone(),
-                error,
-            })?;
-        let memory = || Arc::new(Mutex::new(LruCache::new(ROWS_IN_MEMORY)));
-        let readers = Arc::new(Readers {
-            idle: Mutex::default(),
-            path,
-        });
-        Ok((
-            Self {
-                writer,
-                readers,
-                links: memory(),
-                tags: Arc::new(Mutex::new(LruCache::new(ROWS_IN_MEMORY))),
-            },
-            recovered,
-        ))
+        Ok((index, opened.rebuilt))
     }
 
-    /// Runs `job` in the next transaction and answers when that is committed.
-    async fn write<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (sender, receiver) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
-            let done = job(connection);
-            Box::new(move |committed| {
-                let answer = if committed {
-                    done.map_err(StoreError::from)
-                } else {
-                    Err(StoreError::Refused("the index could not be written"))
-                };
-                // Whoever asked may have gone away.
-                drop(sender.send(answer));
-            })
-        });
-        self.writer
-            .send(Command::Run(job))
-            .map_err(|_stopped| STOPPED)?;
-        receiver.await.map_err(|_stopped| STOPPED)?
+    /// Commits what is queued and closes the file; later commands fail with [`IndexError::Closed`]. Blocks.
+    pub(super) fn close(&self) {
+        self.inner.readers.close();
+        self.inner.writer.close_blocking();
     }
 
-    /// A write of what can be learnt again: a full or failing disk costs the knowledge, not the answer.
-    async fn note(
-        &self,
-        what: &'static str,
-        job: impl FnOnce(&Connection) -> rusqlite::Result<()> + Send + 'static,
-    ) {
-        if let Err(error) = self.write(job).await {
-            warn!(%error, what, "the index could not be written; what is known in memory goes on");
-        }
+    /// Where the database of a data directory is.
+    pub(super) fn file(directory: &Path) -> PathBuf {
+        directory.join(connection::FILE)
     }
 
-    /// Runs `question` on a connection for reading, on a blocking thread.
-    async fn read<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let readers = Arc::clone(&self.readers);
-        tokio::task::spawn_blocking(move || readers.with(question))
-            .await
-            .map_err(|_died| STOPPED)?
+    async fn write<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.write_then(work, |_value| {}).await
     }
 
-    /// The same, for a caller that is on a blocking thread already.
-    fn read_now<T>(
-        &self,
-        question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, StoreError> {
-        self.readers.with(question)
+    /// `after` runs in the order of the commits, before the answer.
+    async fn write_then<T, F, A>(&self, work: F, after: A) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        A: FnOnce(&T) + Send + 'static,
+    {
+        let inner = &self.inner;
+        inner.writer.write(&inner.damage, work, after).await
     }
 
-    /// Writes everything that waits and ends the writing thread.
-    pub(super) async fn stop(&self) {
-        // The last connection that closes folds the log into the database.
-        lock(&self.readers.idle).clear();
-        let (sender, receiver) = oneshot::channel();
-        if self.writer.send(Command::Stop(sender)).is_ok() {
-            // An error means that the thread is gone already.
-            drop(receiver.await);
-        }
+    fn write_blocking<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.inner.writer.write_blocking(&self.inner.damage, work)
     }
-}
 
-const STOPPED: StoreError = StoreError::Refused("the index is closed");
-
-impl Readers {
-    fn with<T>(
-        &self,
-        question: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, StoreError> {
-        let idle = lock(&self.idle).pop();
-        let connection = if let Some(connection) = idle {
-            connection
-        } else {
-            let connection = Connection::open_with_flags(
-                &self.path,
-                OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-            )?;
-            connection.busy_timeout(durable::UPKEEP_EVERY)?;
-            connection
-        };
-        let answer = question(&connection)?;
-        let mut idle = lock(&self.idle);
-        if idle.len() < READERS {
-            idle.push(connection);
-        }
-        Ok(answer)
+    async fn read<T, F>(&self, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.inner.readers.read(work).await
     }
-}
 
-/// The writing thread: takes what waits, one transaction for all of it, then answers all.
-fn write_loop(connection: Connection, commands: &mpsc::Receiver<Command>) {
-    while let Ok(first) = commands.recv() {
-        let mut stop = None;
-        let mut answers = Vec::new();
-        let begun = connection.execute_batch("BEGIN IMMEDIATE");
-        let mut next = Some(first);
-        while let Some(command) = next {
-            match command {
-                Command::Run(job) => answers.push(job(&connection)),
-                Command::Stop(sender) => {
-                    stop = Some(sender);
-                    break;
-                }
-            }
-            next = if answers.len() < GROUP {
-                commands.try_recv().ok()
-            } else {
-                None
-            };
-        }
-        let committed = match begun.and_then(|()| connection.execute_batch("COMMIT")) {
-            Ok(()) => true,
-            Err(error) => {
-                warn!(%error, "a transaction of the index failed");
-                // An error here means that SQLite has rolled back by itself.
-                drop(connection.execute_batch("ROLLBACK"));
-                false
-            }
-        };
-        for answer in answers {
-            answer(committed);
-        }
-        if let Some(sender) = stop {
-            if let Err((_, error)) = connection.close() {
-                warn!(%error, "the index did not close cleanly");
-            }
-            let _asker_may_be_gone = sender.send(());
-            return;
-        }
+    fn read_blocking<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        self.inner.readers.read_blocking(work)
     }
-}
-
-/// Opens the database and brings its schema up to date; says whether it was new.
-fn open_checked(path: &Path, was_clean: bool) -> rusqlite::Result<(Connection, bool)> {
-    let connection = Connection::open(path)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    connection.busy_timeout(durable::UPKEEP_EVERY)?;
-    if !was_clean {
-        let verdict: String =
-            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-        if verdict != "ok" {
-            return Err(rusqlite::Error::InvalidColumnName(verdict));
-        }
-    }
-    let fresh = schema::migrate(&connection)?;
-    Ok((connection, fresh))
-}
-
-fn move_aside(path: &Path) {
-    let stamp = crate::clock::now().as_ms();
-    for suffix in ["", "-wal", "-shm"] {
-        let from = format!("{}{suffix}", path.display());
-        let moved = std::fs::rename(&from, format!("{}.damaged-{stamp}{suffix}", path.display()));
-        if let Err(error) = moved
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            warn!(%error, from, "cannot move the damaged index aside");
-        }
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // The tables stay valid whatever happens between lock and unlock.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,58 +1,24 @@
-//! The rows that the index takes and gives.
+//! What the index answers with: plain rows, owned, free of any database type.
 
 use std::collections::BTreeMap;
 
 use crate::clock::Wall;
 use crate::oci::Digest;
 
-/// What is known of a tag.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TagRow {
-    /// What upstream last said that it means.
-    pub observed: Digest,
-    /// What is served for it: the last observed digest whose manifest is here.
-    pub served: Digest,
-    /// Media type of the observed manifest.
-    pub media_type: String,
-    /// Length of the observed manifest in bytes.
-    pub size: u64,
-    /// Upstream's entity tag, where it gave one.
-    pub etag: Option<String>,
-    /// When upstream last confirmed it.
-    pub checked: Wall,
-    /// When it last moved.
-    pub moved: Wall,
-    /// When upstream said that it is gone, where that was its last word.
-    pub gone: Option<Wall>,
-}
-
-/// One digest that a tag has pointed to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HistoryRow {
-    /// The digest.
-    pub digest: Digest,
-    /// When it was first seen under the tag.
-    pub first: Wall,
-    /// When it was last confirmed.
-    pub last: Wall,
-    /// Why the tag moved there.
-    pub cause: String,
-}
-
-/// What is known of a manifest.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is known of a manifest without opening its bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ManifestRow {
-    /// Its media type.
+    /// The media type that it is served with.
     pub media_type: String,
     /// Its length in bytes.
     pub size: u64,
-    /// Its effective artifact type (distribution-spec, "Listing Referrers").
+    /// Its effective artifact type (own, else the config's media type).
     pub artifact_type: Option<String>,
     /// What it refers to.
     pub subject: Option<Digest>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
-    /// What it points to; empty in answers.
+    /// What it points at. May be empty in an answer: [`super::Index::manifest`] leaves the edges out.
     pub edges: Vec<EdgeRow>,
 }
 
@@ -61,12 +27,46 @@ pub struct ManifestRow {
 pub struct EdgeRow {
     /// `config`, `layer`, `child` or `subject`.
     pub kind: String,
-    /// What it points to.
+    /// What is pointed at.
     pub digest: Digest,
-    /// The length it announces, in bytes.
+    /// The length that the descriptor claims.
     pub size: u64,
-    /// The media type it announces.
+    /// The media type that the descriptor claims.
     pub media_type: String,
-    /// Where else it may be had (foreign layers).
+    /// Where else the descriptor says that the bytes are (foreign layers).
     pub urls: Vec<String>,
+}
+
+/// A tag as it was last seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagRow {
+    /// What upstream last said.
+    pub observed: Digest,
+    /// What clients are given; differs from `observed` where admission holds a move back.
+    pub served: Digest,
+    /// The media type of `served`.
+    pub media_type: String,
+    /// The length of `served` in bytes.
+    pub size: u64,
+    /// Upstream's validator.
+    pub etag: Option<String>,
+    /// When upstream last confirmed it.
+    pub checked: Wall,
+    /// When `served` last changed.
+    pub moved: Wall,
+    /// Since when upstream says that it does not exist.
+    pub gone: Option<Wall>,
+}
+
+/// One stretch of a tag's past.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryRow {
+    /// What was served.
+    pub digest: Digest,
+    /// Since when.
+    pub first: Wall,
+    /// When it was last confirmed.
+    pub last: Wall,
+    /// Why it came to be served.
+    pub cause: String,
 }

@@ -1,59 +1,170 @@
-//! The schema and its history. A database that is newer than this list is not touched.
+//! The tables of the index, as numbered statements.
+//!
+//! A migration is never edited once released; a change is a new number. Digests are stored as text (`sha256:…`), times as milliseconds
+//! since the Unix epoch, lists as JSON. Whatever is here can be relearnt from the blobs and from upstream.
 
-use rusqlite::{Connection, Error};
+use rusqlite::Connection;
 
-/// Every migration, in order; the database's `user_version` counts those that have run.
-const MIGRATIONS: [&str; 1] = ["
-CREATE TABLE blob (
-  digest TEXT PRIMARY KEY, size INTEGER NOT NULL, kind TEXT NOT NULL DEFAULT 'cached', manifest INTEGER NOT NULL DEFAULT 0,
-  pinned INTEGER NOT NULL DEFAULT 0, durable INTEGER NOT NULL DEFAULT 0, created INTEGER NOT NULL, used INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX blob_by_use ON blob (kind, pinned, manifest, used);
-CREATE TABLE link (
-  repository TEXT NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL, created INTEGER NOT NULL, PRIMARY KEY (repository, name, digest)
-) WITHOUT ROWID;
-CREATE TABLE manifest (
-  digest TEXT PRIMARY KEY, media_type TEXT NOT NULL, size INTEGER NOT NULL, artifact_type TEXT, subject TEXT, annotations TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE edge (
-  parent TEXT NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, child TEXT NOT NULL, size INTEGER NOT NULL, media_type TEXT NOT NULL,
-  urls TEXT NOT NULL, PRIMARY KEY (parent, position)
-) WITHOUT ROWID;
-CREATE INDEX edge_by_child ON edge (child);
-CREATE TABLE referrer (
-  repository TEXT NOT NULL, name TEXT NOT NULL, subject TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (repository, name, subject, digest)
-) WITHOUT ROWID;
-CREATE TABLE tag (
-  repository TEXT NOT NULL, name TEXT NOT NULL, tag TEXT NOT NULL, observed TEXT NOT NULL, served TEXT NOT NULL, media_type TEXT NOT NULL,
-  size INTEGER NOT NULL, etag TEXT, checked INTEGER NOT NULL, moved INTEGER NOT NULL, gone INTEGER, PRIMARY KEY (repository, name, tag)
-) WITHOUT ROWID;
-CREATE TABLE tag_history (
-  repository TEXT NOT NULL, name TEXT NOT NULL, tag TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, digest TEXT NOT NULL,
-  cause TEXT NOT NULL
-);
-CREATE INDEX tag_history_by_tag ON tag_history (repository, name, tag, last);
-CREATE TABLE tag_list (
-  repository TEXT NOT NULL, name TEXT NOT NULL, tags TEXT NOT NULL, fetched INTEGER NOT NULL, PRIMARY KEY (repository, name)
-) WITHOUT ROWID;
-CREATE TABLE referrer_list (
-  repository TEXT NOT NULL, name TEXT NOT NULL, subject TEXT NOT NULL, list BLOB NOT NULL, fetched INTEGER NOT NULL,
-  PRIMARY KEY (repository, name, subject)
-) WITHOUT ROWID;
+/// Written into the file's header, so that a database of something else is not taken for ours.
+const APPLICATION_ID: i64 = 0x726f_6164;
+
+/// Statement batches by version; entry `n` leads from version `n` to `n + 1`.
+const MIGRATIONS: &[&str] = &["
+    -- kind: 0 cached, 1 pushed. manifest: 1 where the content is a manifest. pinned: how many pins hold it.
+    -- state: 0 settling (renamed, perhaps not on disk), 1 durable, 2 suspect (must be hashed before use).
+    -- last_use: a stamp that only grows; near the wall clock.
+    CREATE TABLE blob (
+        digest   TEXT NOT NULL PRIMARY KEY,
+        size     INTEGER NOT NULL,
+        kind     INTEGER NOT NULL DEFAULT 0,
+        manifest INTEGER NOT NULL DEFAULT 0,
+        pinned   INTEGER NOT NULL DEFAULT 0,
+        state    INTEGER NOT NULL,
+        last_use INTEGER NOT NULL,
+        added    INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX blob_by_use ON blob (manifest, last_use) WHERE pinned = 0;
+    CREATE INDEX blob_unsettled ON blob (state) WHERE state <> 1;
+    CREATE INDEX blob_pinned ON blob (pinned) WHERE pinned > 0;
+
+    CREATE TABLE total (id INTEGER PRIMARY KEY CHECK (id = 0), bytes INTEGER NOT NULL, blobs INTEGER NOT NULL);
+    INSERT INTO total VALUES (0, 0, 0);
+    CREATE TRIGGER blob_added AFTER INSERT ON blob BEGIN
+        UPDATE total SET bytes = bytes + new.size, blobs = blobs + 1;
+    END;
+    CREATE TRIGGER blob_resized AFTER UPDATE OF size ON blob WHEN new.size <> old.size BEGIN
+        UPDATE total SET bytes = bytes + new.size - old.size;
+    END;
+    CREATE TRIGGER blob_dropped AFTER DELETE ON blob BEGIN
+        UPDATE total SET bytes = bytes - old.size, blobs = blobs - 1;
+    END;
+
+    -- manifest: 1 where the digest is a manifest of that name.
+    CREATE TABLE link (
+        repo     TEXT NOT NULL,
+        name     TEXT NOT NULL,
+        digest   TEXT NOT NULL,
+        manifest INTEGER NOT NULL DEFAULT 0,
+        added    INTEGER NOT NULL,
+        PRIMARY KEY (repo, name, digest)
+    ) WITHOUT ROWID;
+    CREATE INDEX link_manifest ON link (repo, name) WHERE manifest = 1;
+    CREATE INDEX link_digest ON link (digest);
+
+    CREATE TABLE manifest (
+        digest        TEXT NOT NULL PRIMARY KEY,
+        media_type    TEXT NOT NULL,
+        size          INTEGER NOT NULL,
+        artifact_type TEXT,
+        subject       TEXT,
+        annotations   TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX manifest_subject ON manifest (subject) WHERE subject IS NOT NULL;
+
+    CREATE TABLE edge (
+        parent     TEXT NOT NULL,
+        position   INTEGER NOT NULL,
+        kind       TEXT NOT NULL,
+        digest     TEXT NOT NULL,
+        size       INTEGER NOT NULL,
+        media_type TEXT NOT NULL,
+        urls       TEXT NOT NULL,
+        PRIMARY KEY (parent, position)
+    ) WITHOUT ROWID;
+    CREATE INDEX edge_digest ON edge (digest);
+
+    CREATE TABLE tag (
+        repo       TEXT NOT NULL,
+        name       TEXT NOT NULL,
+        tag        TEXT NOT NULL,
+        observed   TEXT NOT NULL,
+        served     TEXT NOT NULL,
+        media_type TEXT NOT NULL,
+        size       INTEGER NOT NULL,
+        etag       TEXT,
+        checked    INTEGER NOT NULL,
+        moved      INTEGER NOT NULL,
+        gone       INTEGER,
+        PRIMARY KEY (repo, name, tag)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE tag_history (
+        id     INTEGER PRIMARY KEY,
+        repo   TEXT NOT NULL,
+        name   TEXT NOT NULL,
+        tag    TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        first  INTEGER NOT NULL,
+        last   INTEGER NOT NULL,
+        cause  TEXT NOT NULL
+    );
+    CREATE INDEX tag_history_tag ON tag_history (repo, name, tag, id);
+
+    CREATE TABLE tag_list (
+        repo    TEXT NOT NULL,
+        name    TEXT NOT NULL,
+        tags    TEXT NOT NULL,
+        fetched INTEGER NOT NULL,
+        PRIMARY KEY (repo, name)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE referrer_list (
+        repo    TEXT NOT NULL,
+        name    TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        body    BLOB NOT NULL,
+        fetched INTEGER NOT NULL,
+        PRIMARY KEY (repo, name, subject)
+    ) WITHOUT ROWID;
 "];
 
-/// Brings the schema up to date; says whether the database was new.
-pub(super) fn migrate(connection: &Connection) -> rusqlite::Result<bool> {
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    let done = usize::try_from(version).unwrap_or(usize::MAX);
+/// Why a database file cannot serve as the index.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unfit {
+    #[error("it was written by a newer program (schema {0})")]
+    Newer(i64),
+    #[error("it belongs to another program")]
+    Foreign,
+    #[error("it fails its check: {0}")]
+    Damaged(String),
+    #[error(transparent)]
+    Database(#[from] rusqlite::Error),
+}
+
+/// Brings an open database to the current schema; creates it where the file is new.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), Unfit> {
+    let application: i64 = connection.pragma_query_value(None, "application_id", |r| r.get(0))?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |r| r.get(0))?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
+    let fresh = application == 0 && version == 0 && tables == 0;
+    if !fresh && application != APPLICATION_ID {
+        return Err(Unfit::Foreign);
+    }
+    let done = usize::try_from(version).map_err(|_negative| Unfit::Foreign)?;
     if done > MIGRATIONS.len() {
-        // A later roadstead wrote it; its meaning is unknown here.
-        return Err(Error::IntegralValueOutOfRange(0, version));
+        return Err(Unfit::Newer(version));
     }
     for (number, statements) in MIGRATIONS.iter().enumerate().skip(done) {
-        connection.execute_batch(&format!(
-            "BEGIN; {statements} PRAGMA user_version = {}; COMMIT;",
-            number + 1
-        ))?;
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(statements)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(
+            None,
+            "user_version",
+            i64::try_from(number + 1).unwrap_or(i64::MAX),
+        )?;
+        transaction.commit()?;
     }
-    Ok(done == 0)
+    Ok(())
+}
+
+/// Reads the whole structure of the file; anything wrong in it is an error.
+pub(super) fn check(connection: &Connection) -> Result<(), Unfit> {
+    let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if verdict == "ok" {
+        Ok(())
+    } else {
+        Err(Unfit::Damaged(verdict))
+    }
 }

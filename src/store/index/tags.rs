@@ -1,199 +1,298 @@
-//! Tags and their history: every digest that a tag has pointed to, with times and cause.
+//! Tags: what upstream said, what is served, and how that moved over time.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use std::sync::Arc;
 
-use super::content::integer;
-use super::{HistoryRow, Index, TagRow, lock};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::convert::{digest, lenient, number, readable, to_sql, wall};
+use super::{HistoryRow, Index, Result, TagRow};
 use crate::clock::Wall;
 use crate::oci::{Digest, Name, Tag};
-use crate::store::StoreError;
 
-impl Index {
-    /// What is known of a tag.
-    pub async fn tag(
-        &self,
-        repository: &str,
-        name: &Name,
-        tag: &Tag,
-    ) -> Result<Option<TagRow>, StoreError> {
-        let memory = key(repository, name, tag);
-        if let Some(row) = lock(&self.tags).get(&memory) {
-            return Ok(Some(row.clone()));
+/// Stretches of history kept of one tag; the oldest go first.
+const HISTORY_MAX: i64 = 1000;
+
+const COLUMNS: &str = "observed, served, media_type, size, etag, checked, moved, gone";
+
+/// Which tag a command is about, owned, so that it can travel to another thread.
+struct Key {
+    repo: String,
+    name: Name,
+    tag: Tag,
+}
+
+impl Key {
+    fn new(repo: &str, name: &Name, tag: &Tag) -> Self {
+        Self {
+            repo: repo.to_owned(),
+            name: name.clone(),
+            tag: tag.clone(),
         }
-        let parameters = [repository.to_owned(), name.to_string(), tag.to_string()];
-        let row = self
-            .read(move |connection| {
-                connection
-                    .prepare_cached("SELECT observed, served, media_type, size, etag, checked, moved, gone FROM tag WHERE repository = ?1 AND name = ?2 AND tag = ?3")?
-                    .query_row(parameters, tag_row)
-                    .optional()
-            })
-            .await?
-            .flatten();
-        if let Some(row) = &row {
-            // A write that came meanwhile knows better.
-            lock(&self.tags).get_or_insert(memory, || row.clone());
-        }
-        Ok(row)
     }
 
-    /// Writes down what a tag means; a digest that was not served before begins a new line of its history.
+    /// The key among the hot rows. None of the parts can hold a NUL.
+    fn hot(&self) -> String {
+        format!("{}\0{}\0{}", self.repo, self.name, self.tag)
+    }
+
+    fn columns(&self) -> (&str, &str, &str) {
+        (&self.repo, self.name.as_str(), self.tag.as_str())
+    }
+}
+
+impl Index {
+    /// A tag as it was last seen.
+    pub async fn tag(&self, repo: &str, name: &Name, tag: &Tag) -> Result<Option<TagRow>> {
+        let key = Key::new(repo, name, tag);
+        let hot = key.hot();
+        let read_at = match self.inner.hot.tags.get(&hot) {
+            Ok(row) => return Ok(Some(row)),
+            Err(read_at) => read_at,
+        };
+        let found = self
+            .read(move |connection| select_tag(connection, &key))
+            .await?;
+        if let Some(row) = &found {
+            self.inner.hot.tags.fill(&hot, row.clone(), read_at);
+        }
+        Ok(found)
+    }
+
+    /// Writes a tag. Where `served` moved, its history grows by a stretch that begins at `row.moved`, for `cause`; where it did not, the
+    /// stored `moved` stays.
     pub async fn put_tag(
         &self,
-        repository: &str,
+        repo: &str,
         name: &Name,
         tag: &Tag,
         row: TagRow,
         cause: &'static str,
-    ) -> Result<(), StoreError> {
-        lock(&self.tags).put(key(repository, name, tag), row.clone());
-        let (repository, name, tag) = (repository.to_owned(), name.to_string(), tag.to_string());
-        self.note("tag", move |connection| {
-            connection
-                .prepare_cached(
-                    "INSERT OR REPLACE INTO tag (repository, name, tag, observed, served, media_type, size, etag, checked, moved, gone)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-                )?
-                .execute(params![
-                    repository,
-                    name,
-                    tag,
-                    row.observed.to_string(),
-                    row.served.to_string(),
-                    row.media_type,
-                    integer(row.size),
-                    row.etag,
-                    row.checked.as_ms(),
-                    row.moved.as_ms(),
-                    row.gone.map(Wall::as_ms),
-                ])?;
-            append_history(connection, [&repository, &name, &tag], &row.observed.to_string(), row.checked, cause)
+    ) -> Result<()> {
+        self.change_tag(Key::new(repo, name, tag), move |connection, key| {
+            put(connection, key, row, cause).map(Some)
         })
-        .await;
-        Ok(())
+        .await
     }
 
-    /// Writes down that upstream says a tag is gone.
-    pub async fn tag_gone(
-        &self,
-        repository: &str,
-        name: &Name,
-        tag: &Tag,
-        at: Wall,
-    ) -> Result<(), StoreError> {
-        if let Some(row) = lock(&self.tags).get_mut(&key(repository, name, tag)) {
-            row.gone = Some(at);
-        }
-        let (repository, name, tag) = (repository.to_owned(), name.to_string(), tag.to_string());
-        self.note("tag gone", move |connection| {
+    /// Upstream confirmed the tag as it is.
+    pub async fn tag_checked(&self, repo: &str, name: &Name, tag: &Tag, at: Wall) -> Result<()> {
+        self.change_tag(Key::new(repo, name, tag), move |connection, key| {
+            let (repo, name, tag) = key.columns();
             connection
                 .prepare_cached(
-                    "UPDATE tag SET gone = ?4 WHERE repository = ?1 AND name = ?2 AND tag = ?3",
+                    "UPDATE tag SET checked = ?4, gone = NULL WHERE repo = ?1 AND name = ?2 AND tag = ?3",
                 )?
-                .execute(params![repository, name, tag, at.as_ms()])
-                .map(drop)
+                .execute(params![repo, name, tag, at.as_ms()])?;
+            confirm_history(connection, key, at)?;
+            select_tag(connection, key)
         })
-        .await;
-        Ok(())
+        .await
+    }
+
+    /// Upstream says that the tag does not exist. The first such time stays.
+    pub async fn tag_gone(&self, repo: &str, name: &Name, tag: &Tag, at: Wall) -> Result<()> {
+        self.change_tag(Key::new(repo, name, tag), move |connection, key| {
+            let (repo, name, tag) = key.columns();
+            connection
+                .prepare_cached(
+                    "UPDATE tag SET checked = ?4, gone = coalesce(gone, ?4)
+                     WHERE repo = ?1 AND name = ?2 AND tag = ?3",
+                )?
+                .execute(params![repo, name, tag, at.as_ms()])?;
+            select_tag(connection, key)
+        })
+        .await
     }
 
     /// Forgets a tag; its history stays.
-    pub async fn forget_tag(
-        &self,
-        repository: &str,
-        name: &Name,
-        tag: &Tag,
-    ) -> Result<(), StoreError> {
-        lock(&self.tags).pop(&key(repository, name, tag));
-        let parameters = [repository.to_owned(), name.to_string(), tag.to_string()];
-        self.note("forget tag", move |connection| {
+    pub async fn forget_tag(&self, repo: &str, name: &Name, tag: &Tag) -> Result<()> {
+        self.change_tag(Key::new(repo, name, tag), |connection, key| {
             connection
-                .prepare_cached("DELETE FROM tag WHERE repository = ?1 AND name = ?2 AND tag = ?3")?
-                .execute(parameters)
-                .map(drop)
+                .prepare_cached("DELETE FROM tag WHERE repo = ?1 AND name = ?2 AND tag = ?3")?
+                .execute(key.columns())?;
+            Ok(None)
         })
-        .await;
-        Ok(())
+        .await
     }
 
-    /// The tags of an image that were ever pulled and are not forgotten, sorted.
-    pub async fn known_tags(
-        &self,
-        repository: &str,
-        name: &Name,
-    ) -> Result<Vec<String>, StoreError> {
-        let parameters = [repository.to_owned(), name.to_string()];
+    /// The tags of an image that were ever asked for and are not forgotten, sorted by bytes.
+    pub async fn known_tags(&self, repo: &str, name: &Name) -> Result<Vec<String>> {
+        let (repo, name) = (repo.to_owned(), name.clone());
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT tag FROM tag WHERE repository = ?1 AND name = ?2 ORDER BY tag",
+                "SELECT tag FROM tag WHERE repo = ?1 AND name = ?2 AND gone IS NULL ORDER BY tag",
             )?;
-            statement.query_map(parameters, |row| row.get(0))?.collect()
+            readable(statement.query_map(params![repo, name.as_str()], |row| row.get(0))?)
         })
         .await
     }
 
-    /// Every digest that a tag has pointed to, oldest first.
-    pub async fn history(
-        &self,
-        repository: &str,
-        name: &Name,
-        tag: &Tag,
-    ) -> Result<Vec<HistoryRow>, StoreError> {
-        let parameters = [repository.to_owned(), name.to_string(), tag.to_string()];
+    /// What a tag served over time, the latest first.
+    pub async fn history(&self, repo: &str, name: &Name, tag: &Tag) -> Result<Vec<HistoryRow>> {
+        let key = Key::new(repo, name, tag);
         self.read(move |connection| {
-            let mut statement =
-                connection.prepare_cached("SELECT digest, first, last, cause FROM tag_history WHERE repository = ?1 AND name = ?2 AND tag = ?3 ORDER BY rowid")?;
-            let rows = statement.query_map(parameters, |row| {
-                let digest: String = row.get(0)?;
-                let (first, last, cause) = (Wall::from_ms(row.get(1)?), Wall::from_ms(row.get(2)?), row.get(3)?);
-                Ok(Digest::parse(&digest).ok().map(|digest| HistoryRow { digest, first, last, cause }))
-            })?;
-            Ok(rows.filter_map(Result::ok).flatten().collect())
+            let mut statement = connection.prepare_cached(
+                "SELECT digest, first, last, cause FROM tag_history
+                 WHERE repo = ?1 AND name = ?2 AND tag = ?3 ORDER BY id DESC",
+            )?;
+            readable(statement.query_map(key.columns(), |row| {
+                Ok(HistoryRow {
+                    digest: digest(row, 0)?,
+                    first: wall(row, 1)?,
+                    last: wall(row, 2)?,
+                    cause: row.get(3)?,
+                })
+            })?)
         })
         .await
+    }
+
+    /// The images of a repository with at least one tag or manifest, sorted by bytes.
+    pub async fn names(&self, repo: &str) -> Result<Vec<String>> {
+        let repo = repo.to_owned();
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT name FROM tag WHERE repo = ?1
+                 UNION SELECT name FROM link WHERE repo = ?1 AND manifest = 1 ORDER BY 1",
+            )?;
+            readable(statement.query_map(params![repo], |row| row.get(0))?)
+        })
+        .await
+    }
+
+    /// Runs a change of one tag and keeps the hot row in step with what it leaves.
+    async fn change_tag<F>(&self, key: Key, change: F) -> Result<()>
+    where
+        F: FnOnce(&Connection, &Key) -> rusqlite::Result<Option<TagRow>> + Send + 'static,
+    {
+        let rows = Arc::clone(&self.inner.hot);
+        let hot = key.hot();
+        self.write_then(
+            move |connection| change(connection, &key),
+            move |row| rows.tags.written(&hot, row.clone()),
+        )
+        .await
+        .map(drop)
     }
 }
 
-/// Extends the last line of a tag's history, or begins a new one.
+fn select_tag(connection: &Connection, key: &Key) -> rusqlite::Result<Option<TagRow>> {
+    lenient(
+        connection
+            .prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM tag WHERE repo = ?1 AND name = ?2 AND tag = ?3"
+            ))?
+            .query_row(key.columns(), tag_row),
+    )
+}
+
+fn tag_row(row: &Row<'_>) -> rusqlite::Result<TagRow> {
+    Ok(TagRow {
+        observed: digest(row, 0)?,
+        served: digest(row, 1)?,
+        media_type: row.get(2)?,
+        size: number(row, 3)?,
+        etag: row.get(4)?,
+        checked: wall(row, 5)?,
+        moved: wall(row, 6)?,
+        gone: row.get::<_, Option<i64>>(7)?.map(Wall::from_ms),
+    })
+}
+
+fn put(
+    connection: &Connection,
+    key: &Key,
+    mut row: TagRow,
+    cause: &str,
+) -> rusqlite::Result<TagRow> {
+    match select_tag(connection, key)? {
+        Some(before) if before.served == row.served => row.moved = before.moved,
+        Some(_) | None => {}
+    }
+    let (repo, name, tag) = key.columns();
+    connection
+        .prepare_cached(&format!(
+            "INSERT OR REPLACE INTO tag (repo, name, tag, {COLUMNS})
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)"
+        ))?
+        .execute(params![
+            repo,
+            name,
+            tag,
+            row.observed.to_string(),
+            row.served.to_string(),
+            row.media_type,
+            to_sql(row.size),
+            row.etag,
+            row.checked.as_ms(),
+            row.moved.as_ms(),
+            row.gone.map(Wall::as_ms),
+        ])?;
+    if latest_served(connection, key)?.as_ref() == Some(&row.served) {
+        confirm_history(connection, key, row.checked)?;
+    } else {
+        append_history(connection, key, &row, cause)?;
+    }
+    Ok(row)
+}
+
+fn latest_served(connection: &Connection, key: &Key) -> rusqlite::Result<Option<Digest>> {
+    lenient(
+        connection
+            .prepare_cached(
+                "SELECT digest FROM tag_history WHERE repo = ?1 AND name = ?2 AND tag = ?3
+                 ORDER BY id DESC LIMIT 1",
+            )?
+            .query_row(key.columns(), |row| digest(row, 0)),
+    )
+}
+
+fn confirm_history(connection: &Connection, key: &Key, at: Wall) -> rusqlite::Result<()> {
+    let (repo, name, tag) = key.columns();
+    connection
+        .prepare_cached(
+            "UPDATE tag_history SET last = max(last, ?4) WHERE id = (
+                 SELECT id FROM tag_history WHERE repo = ?1 AND name = ?2 AND tag = ?3
+                 ORDER BY id DESC LIMIT 1)",
+        )?
+        .execute(params![repo, name, tag, at.as_ms()])
+        .map(drop)
+}
+
 fn append_history(
     connection: &Connection,
-    tag: [&str; 3],
-    digest: &str,
-    at: Wall,
+    key: &Key,
+    row: &TagRow,
     cause: &str,
 ) -> rusqlite::Result<()> {
-    let [repository, name, tag] = tag;
-    let last: Option<(i64, String)> = connection
-        .prepare_cached("SELECT rowid, digest FROM tag_history WHERE repository = ?1 AND name = ?2 AND tag = ?3 ORDER BY rowid DESC LIMIT 1")?
-        .query_row([repository, name, tag], |row| Ok((row.get(0)?, row.get(1)?)))
+    let (repo, name, tag) = key.columns();
+    connection
+        .prepare_cached(
+            "INSERT INTO tag_history (repo, name, tag, digest, first, last, cause)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            repo,
+            name,
+            tag,
+            row.served.to_string(),
+            row.moved.as_ms(),
+            row.checked.max(row.moved).as_ms(),
+            cause,
+        ])?;
+    let surplus: Option<i64> = connection
+        .prepare_cached(
+            "SELECT id FROM tag_history WHERE repo = ?1 AND name = ?2 AND tag = ?3
+             ORDER BY id DESC LIMIT 1 OFFSET ?4",
+        )?
+        .query_row(params![repo, name, tag, HISTORY_MAX], |row| row.get(0))
         .optional()?;
-    match last {
-        Some((row, known)) if known == digest => connection.prepare_cached("UPDATE tag_history SET last = ?2 WHERE rowid = ?1")?.execute(params![row, at.as_ms()])?,
-        _ => connection
-            .prepare_cached("INSERT INTO tag_history (repository, name, tag, digest, first, last, cause) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)")?
-            .execute(params![repository, name, tag, digest, at.as_ms(), cause])?,
-    };
+    if let Some(newest_surplus) = surplus {
+        connection
+            .prepare_cached(
+                "DELETE FROM tag_history WHERE repo = ?1 AND name = ?2 AND tag = ?3 AND id <= ?4",
+            )?
+            .execute(params![repo, name, tag, newest_surplus])?;
+    }
     Ok(())
-}
-
-/// A row; `None` where the database holds something that is no digest.
-fn tag_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<TagRow>> {
-    let (observed, served): (String, String) = (row.get(0)?, row.get(1)?);
-    let (Ok(observed), Ok(served)) = (Digest::parse(&observed), Digest::parse(&served)) else {
-        return Ok(None);
-    };
-    Ok(Some(TagRow {
-        observed,
-        served,
-        media_type: row.get(2)?,
-        size: u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0),
-        etag: row.get(4)?,
-        checked: Wall::from_ms(row.get(5)?),
-        moved: Wall::from_ms(row.get(6)?),
-        gone: row.get::<_, Option<i64>>(7)?.map(Wall::from_ms),
-    }))
-}
-
-fn key(repository: &str, name: &Name, tag: &Tag) -> String {
-    format!("{repository} {name}:{tag}")
 }

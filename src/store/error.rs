@@ -1,0 +1,113 @@
+//! What can go wrong with a store.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::blob::Blob;
+use super::index::IndexError;
+use crate::oci::Digest;
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("the data directory {} is in use by process {pid}", path.display())]
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+        /// Who has it; "?" where the lock file does not say.
+        pid: String,
+    },
+    /// The layout was written by a newer program.
+    #[error("the data directory {} has layout {found}, which is newer than this program", path.display())]
+    Newer {
+        /// The data directory.
+        path: PathBuf,
+        /// Its layout.
+        found: u32,
+    },
+    /// The file system refused.
+    #[error("cannot use {}", path.display())]
+    Io {
+        /// What was refused.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why the store did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no room: `max_size`, `min_free`, the disk or a quota.
+    #[error("the store is full")]
+    Full,
+    /// The bytes are not what the digest says.
+    #[error("the content hashes to {found}")]
+    Mismatch {
+        /// What they hash to.
+        found: Digest,
+    },
+    /// The file system refused.
+    #[error("the store cannot be read or written")]
+    Io(#[from] io::Error),
+    /// The index did not answer.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}
+
+impl From<StageError> for StoreError {
+    fn from(error: StageError) -> Self {
+        match error {
+            StageError::Full => Self::Full,
+            StageError::TooLong => Self::Io(io::ErrorKind::FileTooLarge.into()),
+            StageError::Io(error) => Self::Io(error),
+        }
+    }
+}
+
+/// Why a fill cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// There is no room: `max_size`, `min_free`, the disk or a quota.
+    #[error("the store is full")]
+    Full,
+    /// More bytes came than were expected. Nothing of the surplus was taken in.
+    #[error("more bytes came than were expected")]
+    TooLong,
+    /// The file system refused.
+    #[error("the part cannot be written")]
+    Io(#[source] io::Error),
+}
+
+/// Why a fill did not become a blob. Nothing of it is left in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// The bytes are not what the digest says.
+    #[error("the content hashes to {found}")]
+    Mismatch {
+        /// What they hash to.
+        found: Digest,
+    },
+    /// They are too few, or the file does not hold what was written.
+    #[error("the content is {found} bytes long, not {expected}")]
+    Length {
+        /// How many there should be.
+        expected: u64,
+        /// How many there are.
+        found: u64,
+    },
+    /// They are right, but could not be kept under their name.
+    #[error("the content was verified but cannot be kept")]
+    NotKept {
+        /// The content, readable for as long as this is held.
+        blob: Blob,
+        /// Why.
+        #[source]
+        cause: StageError,
+    },
+    /// They could not be written.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+}
