@@ -239,7 +239,13 @@ impl Leader {
         }
         let mut staged = match self.store.stage(&digest, self.order.expected).await {
             Ok(staged) => staged,
-            Err(error) => return self.no_room(error, None, None),
+            // Upstream is asked all the same, so that what it does not have is not promised.
+            Err(error) => {
+                return match Source::open(self.order.origin.clone(), 0, self.order.expected).await {
+                    Ok(source) => self.no_room(error, None, Some(source)),
+                    Err(error) => Phase::Failed(self.source_failed(error)),
+                };
+            }
         };
         let held = staged.held();
         let mut source =

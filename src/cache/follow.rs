@@ -6,15 +6,16 @@
 use std::collections::VecDeque;
 use std::sync::PoisonError;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream};
 use tokio::sync::watch;
 use tracing::debug;
 
+use super::error::Error;
 use super::fill::{HOLD_BACK, Opened, Phase, Seat};
-use super::source::{Origin, Source};
+use super::source::{Origin, Source, SourceError};
 use crate::body::BodyError;
-use crate::oci::Hasher;
+use crate::oci::{Digest, Hasher};
 use crate::store::{Blob, Part};
 use crate::upstream::{BlobStream, Span};
 
@@ -36,7 +37,61 @@ pub enum Promise {
 #[derive(Debug)]
 pub(super) enum Bytesource {
     Stored(Blob),
-    Filling { seat: Seat, origin: Origin },
+    /// Verified already.
+    InMemory(Bytes),
+    Filling {
+        seat: Seat,
+        origin: Origin,
+    },
+}
+
+/// `start..end` of a blob that is in memory whole.
+pub(super) fn in_memory(
+    whole: &Bytes,
+    start: u64,
+    end: Option<u64>,
+) -> impl Stream<Item = Result<Bytes, BodyError>> + Send + use<> {
+    let at = |offset: u64| usize::try_from(offset).map_or(whole.len(), |at| at.min(whole.len()));
+    let end = end.map_or(whole.len(), at);
+    let piece = whole.slice(at(start).min(end)..end);
+    stream::iter((!piece.is_empty()).then_some(Ok(piece)))
+}
+
+/// A blob no longer than the hold-back for which there is no room on the disk: read whole and verified before anything of it is answered,
+/// so that a wrong one becomes an error and not a cut. `None` where it is longer.
+pub(super) async fn whole_if_small(
+    origin: &Origin,
+    total: Option<u64>,
+    opened: &Opened,
+) -> Result<Option<Bytes>, Error> {
+    if total.is_some_and(|total| total > HOLD_BACK) {
+        return Ok(None);
+    }
+    let failed = |error| match error {
+        SourceError::Upstream(error) => Error::from_upstream(error),
+        SourceError::Length => Error::Mismatch,
+    };
+    let taken = opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let mut source = match taken {
+        Some(source) if source.position() == 0 => source,
+        _ => Source::open(origin.clone(), 0, total)
+            .await
+            .map_err(failed)?,
+    };
+    let mut whole = BytesMut::new();
+    while let Some(bytes) = source.chunk().await.map_err(failed)? {
+        whole.extend_from_slice(&bytes);
+        if whole.len() as u64 > HOLD_BACK {
+            return Ok(None);
+        }
+    }
+    let digest = &origin.digest;
+    if Digest::of_with(digest.algorithm(), &whole) == *digest {
+        Ok(Some(whole.freeze()))
+    } else {
+        tracing::warn!(%digest, "upstream sent other content than asked for; nothing of it is passed on");
+        Err(Error::Mismatch)
+    }
 }
 
 /// `start..end` of a stored blob.
@@ -317,7 +372,7 @@ fn readable(written: u64, total: Option<u64>, promise: Promise) -> u64 {
 struct OwnStream {
     source: Source,
     hasher: Hasher,
-    digest: crate::oci::Digest,
+    digest: Digest,
     tail: VecDeque<Bytes>,
     tailed: u64,
     /// Bytes that the client has had already or did not ask for.

@@ -391,7 +391,7 @@ impl PullThrough {
         })
     }
 
-    fn count_mismatch(&self) {
+    pub(super) fn count_mismatch(&self) {
         let labels = RepositoryLabels {
             repository: self.inner.key.clone(),
         };

@@ -8,7 +8,7 @@ use futures_util::stream::Stream;
 use super::absence::Absences;
 use super::config::Config;
 use super::error::Error;
-use super::fill::{Fills, HOLD_BACK, Order, Phase, Seat};
+use super::fill::{Fills, HOLD_BACK, Opened, Order, Phase, Seat};
 use super::flight::Flights;
 use super::follow::{self, Bytesource, Promise};
 use super::learn::{learn, recall};
@@ -94,7 +94,7 @@ impl OpenBlob {
 
     /// Whether the bytes have been verified already.
     pub const fn is_verified(&self) -> bool {
-        matches!(self.bytes, Bytesource::Stored(_))
+        matches!(self.bytes, Bytesource::Stored(_) | Bytesource::InMemory(_))
     }
 
     /// Its bytes from `start` to before `end` (`None`: the end, where the length is not known).
@@ -105,11 +105,14 @@ impl OpenBlob {
         promise: Promise,
     ) -> impl Stream<Item = Result<bytes::Bytes, BodyError>> + Send + use<> {
         match &self.bytes {
-            Bytesource::Stored(blob) => Either::Left(follow::stored(
+            Bytesource::InMemory(bytes) => {
+                Either::Left(Either::Left(follow::in_memory(bytes, start, end)))
+            }
+            Bytesource::Stored(blob) => Either::Left(Either::Right(follow::stored(
                 blob.clone(),
                 start,
                 end.unwrap_or(blob.size()),
-            )),
+            ))),
             Bytesource::Filling { seat, origin } => Either::Right(follow::filling(
                 seat.again(),
                 origin.clone(),
@@ -317,11 +320,33 @@ impl PullThrough {
                     };
                     return Ok(stored(blob, status));
                 }
-                Ok(Head::Coming { size, room }) => {
-                    let status = match (room, joined) {
-                        (false, _) => CacheStatus::new(Outcome::Passed, Reason::DiskFull),
-                        (true, true) => CacheStatus::new(Outcome::Joined, Reason::InFlight),
-                        (true, false) => CacheStatus::new(Outcome::Miss, reason),
+                Ok(Head::NoRoom { total, opened }) => {
+                    let small = follow::whole_if_small(&order.origin, total, &opened).await;
+                    if matches!(small, Err(Error::Mismatch)) {
+                        self.count_mismatch();
+                    }
+                    let small = small?;
+                    let (size, bytes) = match small {
+                        Some(bytes) => (Some(bytes.len() as u64), Bytesource::InMemory(bytes)),
+                        None => (
+                            total,
+                            Bytesource::Filling {
+                                seat,
+                                origin: order.origin.clone(),
+                            },
+                        ),
+                    };
+                    return Ok(OpenBlob {
+                        size,
+                        status: CacheStatus::new(Outcome::Passed, Reason::DiskFull),
+                        bytes,
+                    });
+                }
+                Ok(Head::Coming { size }) => {
+                    let status = if joined {
+                        CacheStatus::new(Outcome::Joined, Reason::InFlight)
+                    } else {
+                        CacheStatus::new(Outcome::Miss, reason)
                     };
                     return Ok(OpenBlob {
                         size,
@@ -345,7 +370,8 @@ impl PullThrough {
 
 enum Head {
     Done(crate::store::Blob),
-    Coming { size: Option<u64>, room: bool },
+    Coming { size: Option<u64> },
+    NoRoom { total: Option<u64>, opened: Opened },
 }
 
 /// Waits until it is known how the answer begins. A blob no longer than the hold-back is answered only once verified, so that a wrong one
@@ -358,28 +384,20 @@ async fn head(seat: &Seat) -> Result<Head, Error> {
             Phase::Running {
                 total: Some(total), ..
             } if total > HOLD_BACK => {
-                return Ok(Head::Coming {
-                    size: Some(total),
-                    room: true,
-                });
+                return Ok(Head::Coming { size: Some(total) });
             }
             Phase::Asking | Phase::Running { total: Some(_), .. } => {}
             Phase::Running { part, total: None } => {
                 let mut written = part.written();
                 tokio::select! {
                     enough = written.wait_for(|written| *written > HOLD_BACK) => if enough.is_ok() {
-                        return Ok(Head::Coming { size: None, room: true });
+                        return Ok(Head::Coming { size: None });
                     },
                     changed = phases.changed() => { changed.map_err(|_closed| Error::GivenUp)?; continue }
                 }
             }
             Phase::Done(blob) => return Ok(Head::Done(blob)),
-            Phase::NoRoom { total, .. } => {
-                return Ok(Head::Coming {
-                    size: total,
-                    room: false,
-                });
-            }
+            Phase::NoRoom { total, opened, .. } => return Ok(Head::NoRoom { total, opened }),
             Phase::Failed(error) => return Err(error),
         }
         phases.changed().await.map_err(|_closed| Error::GivenUp)?;

@@ -68,6 +68,13 @@ impl SmallDisk {
     }
 }
 
+/// Writes until there is no room.
+fn fill_up(path: &std::path::Path) {
+    use std::io::Write as _;
+    let mut file = std::fs::File::create(path).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+}
+
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
@@ -124,6 +131,26 @@ async fn a_full_disk_passes_pulls_through_and_leaves_nothing_behind() {
     assert!(client.blob("a/b", &blob.digest).await.end.is_err());
     crate::eventually!(mirror.files("staging").is_empty());
     assert!(mirror.files("blobs").is_empty());
+    // What is short enough to be held back whole is an error, not a cut, and what upstream does not have is not promised.
+    let filler = disk.0.path().join("filler");
+    fill_up(&filler);
+    let tiny = image::blob(3, 10_000);
+    upstream.hold_blob(&tiny);
+    let wrong = crate::support::Act {
+        wrong_byte: Some(5),
+        ..Default::default()
+    };
+    upstream.script("GET", &tiny.digest, 1, wrong);
+    let answer = client.blob("a/b", &tiny.digest).await;
+    assert_eq!(answer.status.as_u16(), 502);
+    assert!(client.blob("a/b", &tiny.digest).await.is(&tiny.bytes));
+    let absent = image::blob(4, 10_000);
+    assert_eq!(
+        client.blob("a/b", &absent.digest).await.status.as_u16(),
+        404
+    );
+    assert!(mirror.files("blobs").is_empty());
+    std::fs::remove_file(filler).unwrap();
     // What fits is cached all the same.
     let small = image::blob(2, 100_000);
     upstream.hold_blob(&small);
