@@ -14,13 +14,13 @@ use tracing::{info, warn};
 use crate::api::{self, Api, Role};
 use crate::body::Body;
 use crate::cache::{PullThrough, Shared};
-use crate::config::Resolved;
+use crate::config::{Remote, Resolved};
 use crate::repository::{Definition, Definitions};
 use crate::server::{self, Connection, Handler, ListenerConfig, Server};
 use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
-use crate::upstream::{self, ProxyConfig, Upstream};
+use crate::upstream::{self, CredentialConfig, ProxyConfig, SecretSource, Upstream};
 
 /// How long background tasks may take to end.
 const TASKS_PATIENCE: Duration = Duration::from_secs(5);
@@ -41,24 +41,7 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
     let mut remotes = HashMap::new();
     let mut definitions = Vec::new();
     for remote in &config.remotes {
-        let upstream = Upstream::new(
-            upstream::Config {
-                key: remote.key.to_string(),
-                url: remote.url.clone(),
-                ns: remote.ns.clone(),
-                credentials: remote.credentials.clone(),
-                token_hosts: remote.token_hosts.clone(),
-                allow_addresses: remote.allow_addresses.clone(),
-                ca: remote.ca.clone(),
-                proxy: proxy.clone(),
-                concurrent: remote.concurrent,
-                timeouts: remote.timeouts,
-                instance: instance.clone(),
-            },
-            &tasks,
-            Arc::clone(&metrics),
-        )
-        .with_context(|| format!("cannot set up remote.{}", remote.key))?;
+        let upstream = upstream(remote, &proxy, &instance, &tasks, &metrics)?;
         remotes.insert(
             remote.key.clone(),
             PullThrough::new(
@@ -157,6 +140,62 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
     store.close().await;
     info!("stopped");
     Ok(())
+}
+
+/// What can be found wrong with a configuration without listening, dialling or touching the store. Answers warnings.
+pub fn check(config: &Resolved, proxy: &ProxyConfig) -> anyhow::Result<Vec<String>> {
+    let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
+    let mut warnings = Vec::new();
+    for remote in &config.remotes {
+        upstream(remote, proxy, "check", &tasks, &metrics)?;
+        for credential in &remote.credentials {
+            let path = match credential {
+                CredentialConfig::Static {
+                    password: SecretSource::File(path),
+                    ..
+                }
+                | CredentialConfig::DockerConfig { path } => path,
+                CredentialConfig::Static {
+                    password: SecretSource::Value(_),
+                    ..
+                }
+                | CredentialConfig::Helper { .. } => continue,
+            };
+            if let Err(error) = std::fs::File::open(path) {
+                warnings.push(format!(
+                    "remote.{}.credentials: {} cannot be read: {error}",
+                    remote.key,
+                    path.display()
+                ));
+            }
+        }
+    }
+    Ok(warnings)
+}
+
+/// The client of one remote. Nothing is dialled.
+fn upstream(
+    remote: &Remote,
+    proxy: &ProxyConfig,
+    instance: &str,
+    tasks: &Tasks,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Upstream> {
+    let config = upstream::Config {
+        key: remote.key.to_string(),
+        url: remote.url.clone(),
+        ns: remote.ns.clone(),
+        credentials: remote.credentials.clone(),
+        token_hosts: remote.token_hosts.clone(),
+        allow_addresses: remote.allow_addresses.clone(),
+        ca: remote.ca.clone(),
+        proxy: proxy.clone(),
+        concurrent: remote.concurrent,
+        timeouts: remote.timeouts,
+        instance: instance.to_owned(),
+    };
+    Upstream::new(config, tasks, Arc::clone(metrics))
+        .with_context(|| format!("cannot set up remote.{}", remote.key))
 }
 
 /// Shows how full the store is whenever the metrics are read.

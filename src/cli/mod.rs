@@ -11,7 +11,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
+use crate::app;
 use crate::config::{self, ConfigError, Resolved};
+use crate::upstream::ProxyConfig;
 
 /// Exit code of a command that failed.
 const FAILED: u8 = 1;
@@ -74,28 +76,49 @@ pub fn main() -> ExitCode {
             output::bytes(&script);
             ExitCode::SUCCESS
         }
-        Command::Check => with_config(&cli, |resolved| {
+        Command::Check => with_config(&cli, |resolved, _proxy| {
             check::run(&resolved);
             ExitCode::SUCCESS
         }),
-        Command::Serve(arguments) => with_config(&cli, |resolved| {
-            serve::run(resolved, arguments, &environment())
+        Command::Serve(arguments) => with_config(&cli, |resolved, proxy| {
+            serve::run(resolved, arguments, proxy)
         }),
     }
 }
 
-fn with_config(cli: &Cli, run: impl FnOnce(Resolved) -> ExitCode) -> ExitCode {
-    match load(cli.config.as_deref()) {
-        Ok(resolved) => {
-            for warning in &resolved.warnings {
+fn with_config(cli: &Cli, run: impl FnOnce(Resolved, ProxyConfig) -> ExitCode) -> ExitCode {
+    let proxy = proxy(&environment());
+    let checked = load(cli.config.as_deref()).and_then(|resolved| {
+        let warnings =
+            app::check(&resolved, &proxy).map_err(|error| format!("error: {error:#}"))?;
+        Ok((resolved, warnings))
+    });
+    match checked {
+        Ok((resolved, warnings)) => {
+            for warning in resolved.warnings.iter().chain(&warnings) {
                 output::warning(warning);
             }
-            run(resolved)
+            run(resolved, proxy)
         }
         Err(error) => {
             output::error(&error.to_string());
             ExitCode::from(MISUSED)
         }
+    }
+}
+
+/// What the environment says of proxies.
+fn proxy(environment: &[(String, String)]) -> ProxyConfig {
+    let variable = |names: [&str; 2]| {
+        environment
+            .iter()
+            .find(|(name, value)| names.contains(&name.as_str()) && !value.is_empty())
+            .map(|(_, value)| value.clone())
+    };
+    ProxyConfig {
+        https: variable(["HTTPS_PROXY", "https_proxy"]),
+        http: variable(["HTTP_PROXY", "http_proxy"]),
+        no: variable(["NO_PROXY", "no_proxy"]),
     }
 }
 

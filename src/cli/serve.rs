@@ -24,28 +24,13 @@ pub(super) struct Arguments {
     data: Option<PathBuf>,
 }
 
-pub(super) fn run(
-    mut config: Resolved,
-    arguments: &Arguments,
-    environment: &[(String, String)],
-) -> ExitCode {
+pub(super) fn run(mut config: Resolved, arguments: &Arguments, proxy: ProxyConfig) -> ExitCode {
     if !arguments.listen.is_empty() {
         config.listen.clone_from(&arguments.listen);
     }
     if let Some(data) = &arguments.data {
         config.storage.path.clone_from(data);
     }
-    let variable = |names: [&str; 2]| {
-        environment
-            .iter()
-            .find(|(name, value)| names.contains(&name.as_str()) && !value.is_empty())
-            .map(|(_, value)| value.clone())
-    };
-    let proxy = ProxyConfig {
-        https: variable(["HTTPS_PROXY", "https_proxy"]),
-        http: variable(["HTTP_PROXY", "http_proxy"]),
-        no: variable(["NO_PROXY", "no_proxy"]),
-    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .event_interval(EVENT_INTERVAL)

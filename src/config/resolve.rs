@@ -1,6 +1,6 @@
 //! From the file's shapes to what the components take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -106,6 +106,7 @@ pub fn load(
         base: path.and_then(Path::parent).map(Path::to_owned),
         environment,
         spans: true,
+        named: HashMap::new(),
     };
     let checked = reader.resolve(written, false);
     if !reader.problems.is_empty() {
@@ -143,7 +144,7 @@ pub fn load(
     let resolved = reader.resolve(file, true);
     match resolved {
         Some(resolved) if reader.problems.is_empty() => Ok(resolved),
-        _ => Err(ConfigError::report("", &shown, &reader.problems)),
+        _ => Err(ConfigError::report(text, &shown, &reader.problems)),
     }
 }
 
@@ -166,6 +167,8 @@ struct Reader<'a> {
     environment: &'a [(String, String)],
     /// Whether spans point into a text that people can see.
     spans: bool,
+    /// Where the file names repositories, for when it turns out that they do not exist.
+    named: HashMap<String, Range<usize>>,
 }
 
 impl Reader<'_> {
@@ -176,6 +179,18 @@ impl Reader<'_> {
             at,
             remedy: remedy.into(),
         });
+    }
+
+    /// A repository is named: takes note of where, or finds that place again.
+    fn name(&mut self, name: &Spanned<String>) {
+        if self.spans {
+            self.named.insert(name.get_ref().clone(), name.span());
+        }
+    }
+
+    fn no_such_name(&mut self, title: String, name: &str, remedy: String) {
+        let at = self.named.get(name).cloned();
+        self.problems.push(Problem { title, at, remedy });
     }
 
     fn path(&self, path: &Path) -> PathBuf {
@@ -232,6 +247,9 @@ impl Reader<'_> {
             remotes.extend(self.remote(key, remote.into_inner()));
         }
         let server = self.server(file.server, &remotes, whole)?;
+        if let Some(default) = &file.mirror.default {
+            self.name(default);
+        }
         let default = match &file.mirror.default {
             Some(default) => Key::parse(default.get_ref())
                 .ok()
@@ -239,12 +257,12 @@ impl Reader<'_> {
                 .or_else(|| {
                     let known: Vec<&str> =
                         remotes.iter().map(|remote| remote.key.as_str()).collect();
-                    self.problem(
-                        default.span(),
+                    self.no_such_name(
                         format!(
                             "mirror.default names no repository: `{}`",
                             default.get_ref()
                         ),
+                        default.get_ref(),
                         format!("name one of: {}", known.join(", ")),
                     );
                     None
@@ -324,6 +342,7 @@ impl Reader<'_> {
             .collect();
         let mut binds = Vec::new();
         for bind in server.bind {
+            self.name(&bind.repository);
             let known = Key::parse(bind.repository.get_ref())
                 .ok()
                 .filter(|key| !whole || remotes.iter().any(|remote| remote.key == *key));
@@ -340,13 +359,13 @@ impl Reader<'_> {
                     "[[server.bind]] needs either host or listen",
                     "write one of the two",
                 ),
-                None => self.problem(
-                    bind.repository.span(),
+                None => self.no_such_name(
                     format!(
                         "[[server.bind]] names no repository: `{}`",
                         bind.repository.get_ref()
                     ),
-                    "name a configured one",
+                    bind.repository.get_ref(),
+                    "name a configured one".to_owned(),
                 ),
             }
         }

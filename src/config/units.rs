@@ -83,11 +83,22 @@ impl<'de> Deserialize<'de> for Size {
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_span(&text).map(Span).ok_or_else(|| {
-            de::Error::custom(
-                "this is no duration; write \"1500ms\", \"30s\", \"5m\", \"72h\" or \"30d\"",
-            )
-        })
+        struct SpanVisitor;
+        impl Visitor<'_> for SpanVisitor {
+            type Value = Span;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a duration with its unit, such as \"30s\" or \"5m\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Span, E> {
+                parse_span(text).map(Span).ok_or_else(|| {
+                    E::custom(
+                        "this is no duration; write \"1500ms\", \"30s\", \"5m\", \"72h\" or \"30d\"",
+                    )
+                })
+            }
+        }
+        deserializer.deserialize_any(SpanVisitor)
     }
 }

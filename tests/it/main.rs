@@ -23,6 +23,7 @@ mod support;
 
 mod chain;
 mod coalesce;
+mod configuration;
 mod disk;
 mod hostile;
 mod names;
