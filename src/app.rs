@@ -1,13 +1,13 @@
 //! The composition root: builds what the configuration says, wires it, runs it until a signal, ends it in order.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -16,7 +16,7 @@ use crate::body::Body;
 use crate::cache::{PullThrough, Shared};
 use crate::config::{Remote, Resolved};
 use crate::repository::{Definition, Definitions};
-use crate::server::{self, Connection, Handler, ListenerConfig, Server};
+use crate::server::{self, Connection, Handler, ListenerConfig, RequestBody, Server};
 use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
@@ -30,10 +30,15 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
     let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
     // Listening comes first: an address that is taken must not cost a recovery.
     let (roles, listeners) = listeners(&config);
-    let server = Server::bind(server::Config {
-        listeners,
-        limits: config.limits.clone(),
-    })?;
+    let server = Server::bind(
+        server::Config {
+            listeners,
+            limits: config.limits,
+        },
+        Arc::clone(&metrics),
+    )
+    .await?;
+    let certificates = server.certificates();
     let store = Store::open(config.storage.clone(), &tasks).await?;
     show(&metrics, &store);
     let shared = Shared::new(store.clone(), tasks.clone(), Arc::clone(&metrics));
@@ -57,10 +62,7 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
         });
     }
     let addresses = server.addresses();
-    let mut own_hosts: Vec<String> = addresses
-        .iter()
-        .map(|(address, _, _)| address.to_string())
-        .collect();
+    let mut own_hosts: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     own_hosts.extend(
         config
             .external_url
@@ -91,11 +93,12 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
         Arc::clone(&metrics),
     );
     let api = Arc::new(api);
-    for (address, tls, role) in addresses {
-        let role = match roles.get(role) {
-            Some(Role::Admin) => "admin",
-            Some(Role::Bound(_)) => "bound",
-            Some(Role::Registry) | None => "registry",
+    for (address, role) in addresses.iter().zip(&roles) {
+        let tls = *role != Role::Admin && !config.tls.is_empty();
+        let role = match role {
+            Role::Admin => "admin",
+            Role::Bound(_) => "bound",
+            Role::Registry => "registry",
         };
         info!(address = %address, tls, role, "listening");
     }
@@ -110,7 +113,10 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
     tasks.spawn("reload", async move {
         loop {
             tokio::select! {
-                _ = hangup.recv() => warn!("SIGHUP: this version does not reload its configuration; restart it"),
+                _ = hangup.recv() => match certificates.reload().await {
+                    Ok(()) => info!("SIGHUP: certificates were read again; a changed configuration needs a restart"),
+                    Err(error) => warn!(%error, "SIGHUP: these certificates cannot be used; the ones in use stay"),
+                },
                 () = reloading.cancelled() => return,
             }
         }
@@ -133,9 +139,7 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
         warn!("ended by a second signal");
         std::process::exit(1);
     });
-    server
-        .run(Arc::new(Front { api }), &tasks, metrics, shutdown)
-        .await;
+    server.run(Arc::new(Front { api }), &tasks, shutdown).await;
     tasks.stop(TASKS_PATIENCE).await;
     store.close().await;
     info!("stopped");
@@ -145,6 +149,7 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
 /// What can be found wrong with a configuration without listening, dialling or touching the store. Answers warnings.
 pub fn check(config: &Resolved, proxy: &ProxyConfig) -> anyhow::Result<Vec<String>> {
     let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
+    server::check_certificates(&config.tls).context("cannot set up server.tls")?;
     let mut warnings = Vec::new();
     for remote in &config.remotes {
         upstream(remote, proxy, "check", &tasks, &metrics)?;
@@ -227,8 +232,8 @@ struct Front {
 
 impl Handler for Front {
     async fn handle(
-        self: Arc<Self>,
-        request: Request<Incoming>,
+        &self,
+        request: Request<RequestBody>,
         connection: Connection,
     ) -> Response<Body> {
         let peer = api::Peer {
@@ -260,11 +265,7 @@ fn listeners(config: &Resolved) -> (Vec<Role>, Vec<ListenerConfig>) {
         .enumerate()
         .map(|(number, (address, role))| ListenerConfig {
             address,
-            tls: if role == Role::Admin {
-                Vec::new()
-            } else {
-                config.tls.clone()
-            },
+            tls: (role != Role::Admin && !config.tls.is_empty()).then(|| config.tls.clone()),
             role: number,
         })
         .collect();

@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 
 use crate::body::Body;
 use crate::cache::PullThrough;
@@ -90,8 +89,6 @@ struct Call<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Place<'a> {
     role: &'a Role,
-    /// The host of an absolute target or of HTTP/2's `:authority`.
-    authority: Option<&'a str>,
     /// The key or host before `/v2`.
     prefix: Option<&'a str>,
 }
@@ -112,7 +109,7 @@ impl Api {
     }
 
     /// Answers one request: whatever happens, there is an answer and one line in the log.
-    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    pub async fn handle<B>(&self, request: Request<B>, peer: Peer) -> Response<Body> {
         let client = forwarded::client(
             peer.address,
             request.headers(),
@@ -127,9 +124,9 @@ impl Api {
         record.finish(response)
     }
 
-    async fn dispatch(
+    async fn dispatch<B>(
         &self,
-        request: &Request<Incoming>,
+        request: &Request<B>,
         peer: Peer,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
@@ -164,7 +161,6 @@ impl Api {
                 {
                     let place = Place {
                         role,
-                        authority: request.uri().host(),
                         prefix: prefix.as_deref(),
                     };
                     self.registry(&call, place, endpoint, record)
@@ -185,7 +181,6 @@ impl Api {
             .headers
             .get(header::HOST)
             .and_then(|host| host.to_str().ok())
-            .or(place.authority)
             .unwrap_or_default()
             .to_ascii_lowercase();
         let without_port = host

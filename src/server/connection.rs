@@ -1,177 +1,290 @@
-//! One connection from its first byte to its last.
+//! One connection from accept to its end: TLS, the choice between HTTP/1 and HTTP/2, and the watch over both.
 
-use std::convert::Infallible;
+use std::future::Future;
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::task::{Context, Poll};
 
-use futures_util::FutureExt as _;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use hyper::rt::{Read, Write};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use rustix::event::{PollFd, PollFlags};
-use serde_json::Value;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
-use super::meter::{Meter, Pace};
-use super::screen::{Refusal, screen};
-use super::{Connection, Handler, Limits};
-use crate::body::Body;
-use crate::oci::{ErrorCode, error_code};
-use crate::telemetry::Metrics;
+use super::outgoing::Outgoing;
+use super::rewound::Rewound;
+use super::roster::{Phase, Seat};
+use super::screened::Screened;
+use super::service::{FLOW, STREAM_WINDOW, Service};
+use super::watch::{Flow, Reason, Verdict, Watch};
+use super::wire::{Metered, Wire};
+use super::{Handler, Limits};
+use crate::tasks::Tasks;
 
-/// How much of a response waits in memory for a slow client, on HTTP/1 and on each HTTP/2 stream.
-const SEND_BUFFER: usize = 64 * 1024;
-/// How much of a head is buffered before it is too large to be one.
-const HEAD_BUFFER: usize = 64 * 1024;
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Body bytes that hyper holds for a slow client of HTTP/1, and its reading buffer.
+const H1_BUFFER: usize = 64 * 1024;
+/// The window for the request bodies of a whole HTTP/2 connection.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// What the connections of one listener share.
-pub(super) struct Shared<H> {
-    pub(super) handler: Arc<H>,
-    pub(super) limits: Arc<Limits>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) meter: Arc<Meter>,
-    pub(super) shutdown: CancellationToken,
-    pub(super) cut: CancellationToken,
-}
-
-impl<H> Clone for Shared<H> {
-    fn clone(&self) -> Self {
-        Self {
-            handler: Arc::clone(&self.handler),
-            limits: Arc::clone(&self.limits),
-            metrics: Arc::clone(&self.metrics),
-            meter: Arc::clone(&self.meter),
-            shutdown: self.shutdown.clone(),
-            cut: self.cut.clone(),
-        }
-    }
-}
-
-/// Serves a connection until it ends, stalls or is cut.
+/// Serves one accepted socket to its end.
 pub(super) async fn serve<H: Handler>(
-    stream: TcpStream,
-    tls: Option<TlsAcceptor>,
-    connection: Connection,
-    shared: &Shared<H>,
+    socket: TcpStream,
+    tls: Option<Arc<ServerConfig>>,
+    service: Service<H>,
+    seat: Seat,
+    tasks: Tasks,
 ) {
-    let accepted = Instant::now();
-    // A second handle on the socket, to see a reset while nothing is read or written.
-    let Ok(watched) = stream.as_fd().try_clone_to_owned() else {
+    let watch = Arc::clone(&service.watch);
+    let limits = service.limits;
+    let peer = service.connection.peer;
+    // A second handle, to see a reset while nothing is read or written.
+    let Ok(watched) = socket.as_fd().try_clone_to_owned() else {
+        tracing::warn!(%peer, "no descriptor left for a connection");
         return;
     };
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "cannot set TCP_NODELAY");
+    let opening = async {
+        let wire = match tls {
+            None => Wire::Plain(Metered::new(socket, Arc::clone(&watch))),
+            Some(config) => {
+                let shaking = handshake(socket, config, Arc::clone(&watch));
+                let wire = timeout(limits.tls_handshake, shaking).await??;
+                watch.opened();
+                wire
+            }
+        };
+        timeout(limits.header_timeout, sniff(wire)).await?
+    };
+    let opened = tokio::select! {
+        biased;
+        opened = opening => opened,
+        () = seat.draining() => return,
+    };
+    let (wire, held) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::debug!(%peer, %error, "connection ended before its first request");
+            return;
+        }
+    };
+    let end = if held == PREFACE {
+        Box::pin(serve_h2(wire, held, service, seat, tasks)).await
+    } else if held.is_empty() {
+        return;
+    } else {
+        Box::pin(serve_h1(wire, held, service, seat, watched)).await
+    };
+    match end {
+        End::Done(Ok(())) => {}
+        End::Done(Err(error)) => tracing::debug!(%peer, %error, "connection failed"),
+        End::Closed(reason) => {
+            tracing::debug!(%peer, reason = reason.as_str(), "connection closed");
+        }
+        End::Gone => tracing::debug!(%peer, "the client has gone"),
+        End::Cut => tracing::info!(%peer, "connection cut by the shutdown"),
     }
-    let Some(tls) = tls else {
-        converse(
-            TokioIo::new(stream),
-            connection,
-            shared,
-            (accepted, &watched),
-        )
-        .await;
-        return;
-    };
-    match tokio::time::timeout(shared.limits.header_timeout, tls.accept(stream)).await {
-        Ok(Ok(stream)) => {
-            converse(
-                TokioIo::new(stream),
-                connection,
-                shared,
-                (accepted, &watched),
+}
+
+/// Shakes hands. Whoever speaks HTTP to a TLS port is told so.
+async fn handshake(
+    mut socket: TcpStream,
+    config: Arc<ServerConfig>,
+    watch: Arc<Watch>,
+) -> io::Result<Wire> {
+    let mut first = [0];
+    if socket.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase() {
+        socket
+            .write_all(
+                b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n\
+                  This port speaks HTTPS.\n",
             )
-            .await;
-        }
-        Ok(Err(error)) => debug!(%error, peer = %connection.peer, "no TLS"),
-        Err(_elapsed) => debug!(peer = %connection.peer, "TLS took too long"),
+            .await?;
+        socket.shutdown().await?;
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "plain HTTP on a TLS port",
+        ));
     }
+    let acceptor = TlsAcceptor::from(config);
+    let stream = acceptor.accept(Metered::new(socket, watch)).await?;
+    Ok(Wire::Tls(Box::new(stream)))
 }
 
-async fn converse<H: Handler, I: Read + Write + Unpin + Send + 'static>(
-    io: I,
-    connection: Connection,
-    shared: &Shared<H>,
-    (accepted, watched): (Instant, &OwnedFd),
-) {
-    let limits = &shared.limits;
-    let pace = Arc::new(Pace::new());
-    let asked = Arc::new(AtomicBool::new(false));
-    let service = {
-        let (shared, pace, asked) = (shared.clone(), Arc::clone(&pace), Arc::clone(&asked));
-        service_fn(move |request| {
-            asked.store(true, Ordering::Relaxed);
-            answer(request, connection, shared.clone(), Arc::clone(&pace))
-        })
-    };
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
+/// Reads until it is plain which protocol this is; returns what was read. Exactly the preface means HTTP/2.
+async fn sniff<S: AsyncRead + Unpin>(mut wire: S) -> io::Result<(S, Vec<u8>)> {
+    let mut held = Vec::with_capacity(PREFACE.len());
+    while PREFACE.starts_with(&held) && held.len() < PREFACE.len() {
+        let mut rest = (&mut wire).take((PREFACE.len() - held.len()) as u64);
+        if rest.read_buf(&mut held).await? == 0 {
+            break;
+        }
+    }
+    Ok((wire, held))
+}
+
+async fn serve_h1<H: Handler>(
+    wire: Wire,
+    held: Vec<u8>,
+    service: Service<H>,
+    seat: Seat,
+    watched: OwnedFd,
+) -> End {
+    let watch = Arc::clone(&service.watch);
+    let limits = service.limits;
+    let io = TokioIo::new(Screened::new(wire, held, Arc::clone(&watch), limits));
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        // hyper counts a connection's idle time as time for the next head.
-        .header_read_timeout(limits.idle_timeout)
-        .max_headers(limits.headers)
-        .max_buf_size(HEAD_BUFFER)
+        // The watch has the deadlines, which differ between a slow head and an idle connection.
+        .header_read_timeout(None)
         .half_close(true)
-        .http2()
+        .max_buf_size(H1_BUFFER)
+        .serve_connection(io, service);
+    drive(connection, &watch, &limits, &seat, Some(&watched)).await
+}
+
+async fn serve_h2<H: Handler>(
+    mut wire: Wire,
+    held: Vec<u8>,
+    service: Service<H>,
+    seat: Seat,
+    tasks: Tasks,
+) -> End {
+    let watch = Arc::clone(&service.watch);
+    let limits = service.limits;
+    let h2 = limits.h2;
+    watch.head_ended();
+    wire.limit_floods(h2.control_bytes);
+    let seat = Arc::new(seat);
+    let streams = Streams {
+        tasks,
+        seat: Arc::clone(&seat),
+        limits,
+    };
+    let connection = http2::Builder::new(streams)
         .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.streams)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-        .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(limits.idle_timeout)
-        .keep_alive_timeout(limits.header_timeout);
-    let conversation = builder.serve_connection(io, service);
-    tokio::pin!(conversation);
-    let mut draining = false;
-    // A silent connection is closed after the time for its first head; after that only a stalled client is.
-    let look =
-        (limits.stalled_client.min(limits.header_timeout) / 4).max(Duration::from_millis(10));
-    loop {
-        tokio::select! {
-            ended = conversation.as_mut() => {
-                if let Err(error) = ended {
-                    debug!(error, peer = %connection.peer, "a connection ended badly");
-                }
-                return;
-            }
-            () = shared.shutdown.cancelled(), if !draining => {
-                draining = true;
-                conversation.as_mut().graceful_shutdown();
-                if !asked.load(Ordering::Relaxed) {
-                    return;
-                }
-            }
-            () = shared.cut.cancelled() => return,
-            () = tokio::time::sleep(look) => {
-                let silent = !asked.load(Ordering::Relaxed) && accepted.elapsed() >= limits.header_timeout;
-                if is_gone(watched) {
-                    debug!(peer = %connection.peer, "the client has gone");
-                    return;
-                }
-                if silent || pace.stalled() >= limits.stalled_client {
-                    debug!(peer = %connection.peer, silent, "closing a connection that does not move");
-                    return;
-                }
-            }
-        }
+        .max_concurrent_streams(h2.streams)
+        .max_header_list_size(limits.header_bytes)
+        .max_pending_accept_reset_streams(h2.pending_resets)
+        .max_local_error_reset_streams(h2.error_resets)
+        .max_send_buf_size(h2.send_buffer)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .keep_alive_interval(h2.ping_interval)
+        .keep_alive_timeout(h2.ping_timeout)
+        .serve_connection(TokioIo::new(Rewound::new(wire, held)), service);
+    // HTTP/2 always reads, so it sees a reset by itself.
+    drive(connection, &watch, &limits, &seat, None).await
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+enum End {
+    Done(hyper::Result<()>),
+    Closed(Reason),
+    /// The client reset the connection while its request was being answered.
+    Gone,
+    Cut,
+}
+
+/// A connection that can be asked to take no more requests.
+trait Drain: Future<Output = hyper::Result<()>> {
+    fn drain(self: Pin<&mut Self>);
+}
+
+impl<S, H: Handler> Drain for http1::Connection<TokioIo<Screened<S>>, Service<H>>
+where
+    S: AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
     }
 }
 
-/// Whether the peer has reset the connection. One that has only closed its sending half still gets its answer, so hyper is told to
-/// leave that alone, and for its part does not look for resets either.
+impl<S, H: Handler> Drain for http2::Connection<TokioIo<Rewound<S>>, Service<H>, Streams>
+where
+    S: AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
+    Streams: hyper::rt::bounds::Http2ServerConnExec<
+            <Service<H> as hyper::service::Service<http::Request<Incoming>>>::Future,
+            Outgoing,
+        >,
+{
+    fn drain(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+/// Polls a connection to its end, and ends it when the watch or the shutdown says so.
+async fn drive<C: Drain>(
+    connection: C,
+    watch: &Watch,
+    limits: &Limits,
+    seat: &Seat,
+    watched: Option<&OwnedFd>,
+) -> End {
+    let mut connection = pin!(connection);
+    let mut timer = pin!(sleep_until(Instant::now() + limits.header_timeout));
+    let mut draining = false;
+    let mut last: Option<(Instant, Reason)> = None;
+    let end = std::future::poll_fn(|cx: &mut Context<'_>| {
+        let phase = seat.poll_phase(cx);
+        if phase == Phase::Cut {
+            return Poll::Ready(End::Cut);
+        }
+        if phase == Phase::Draining && !draining {
+            draining = true;
+            connection.as_mut().drain();
+        }
+        loop {
+            if let Poll::Ready(done) = connection.as_mut().poll(cx) {
+                return Poll::Ready(End::Done(done));
+            }
+            let now = Instant::now();
+            let at = match (watch.verdict(now, limits), last) {
+                (_, Some((by, reason))) if by <= now => return Poll::Ready(End::Closed(reason)),
+                (_, Some((by, _))) => by,
+                (Verdict::LookAgain(at), None) => at,
+                // Said good-bye to, and given a moment to take it.
+                (Verdict::Close(Reason::Idle), None) => {
+                    connection.as_mut().drain();
+                    let by = now + limits.linger * 2;
+                    last = Some((by, Reason::Idle));
+                    continue;
+                }
+                (Verdict::Close(reason), None) => return Poll::Ready(End::Closed(reason)),
+            };
+            // Deadlines that moved back are seen when the timer fires: a busy connection never touches it.
+            let elapsed = timer.is_elapsed();
+            if elapsed && watch.is_in_flight() && watched.is_some_and(is_gone) {
+                return Poll::Ready(End::Gone);
+            }
+            if at < timer.deadline() || elapsed {
+                timer.as_mut().reset(at);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await;
+    match &end {
+        End::Done(Ok(())) => watch.needs_reset(false),
+        End::Closed(Reason::Stalled | Reason::Flood) => watch.needs_reset(true),
+        End::Done(Err(_)) | End::Closed(_) | End::Gone | End::Cut => {}
+    }
+    end
+}
+
+/// Whether the peer has reset the connection. One that has only closed its sending half still gets its answer, so hyper is told to leave
+/// that alone, and for its part does not look for resets while a handler works.
 fn is_gone(socket: &OwnedFd) -> bool {
     let mut watched = [PollFd::new(socket, PollFlags::empty())];
-    let now = rustix::event::Timespec {
+    let now = Timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
@@ -184,73 +297,30 @@ fn is_gone(socket: &OwnedFd) -> bool {
         })
 }
 
-async fn answer<H: Handler>(
-    request: Request<Incoming>,
-    connection: Connection,
-    shared: Shared<H>,
-    pace: Arc<Pace>,
-) -> Result<Response<Body>, Infallible> {
-    pace.touch();
-    let (version, method) = (request.version(), request.method().clone());
-    let (parts, body) = request.into_parts();
-    let mut response = match screen(&parts, &shared.limits) {
-        Ok(()) => {
-            let handled =
-                Arc::clone(&shared.handler).handle(Request::from_parts(parts, body), connection);
-            // One request's panic is one request's failure (RELIABILITY P46).
-            match AssertUnwindSafe(handled).catch_unwind().await {
-                Ok(response) => response,
-                Err(_panic) => {
-                    shared.metrics.panics.inc();
-                    tracing::error!(%method, "a request panicked");
-                    refuse(
-                        Refusal {
-                            status: StatusCode::INTERNAL_SERVER_ERROR,
-                            code: ErrorCode::Unknown,
-                            message: "this request failed by a fault of the mirror",
-                        },
-                        version,
-                    )
-                }
-            }
-        }
-        Err(refusal) => refuse(refusal, version),
-    };
-    if method == Method::HEAD {
-        let length = http_body::Body::size_hint(response.body()).exact();
-        if let (Some(length), false) = (
-            length,
-            response
-                .headers()
-                .contains_key(http::header::CONTENT_LENGTH),
-        ) {
-            response
-                .headers_mut()
-                .insert(http::header::CONTENT_LENGTH, length.into());
-        }
-        *response.body_mut() = Body::empty();
-    }
-    Ok(response.map(|body| shared.meter.wrap(body, &pace)))
+/// Runs the streams of one HTTP/2 connection, each watched for a client that takes nothing.
+#[derive(Debug, Clone)]
+struct Streams {
+    tasks: Tasks,
+    seat: Arc<Seat>,
+    limits: Limits,
 }
 
-fn refuse(refusal: Refusal, version: Version) -> Response<Body> {
-    let mut response = Response::new(Body::full(error_code::envelope(
-        refusal.code,
-        refusal.message,
-        &Value::Null,
-    )));
-    *response.status_mut() = refusal.status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(
-        "docker-distribution-api-version",
-        HeaderValue::from_static("registry/2.0"),
-    );
-    if refusal.status == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let seat = Arc::clone(&self.seat);
+        let patience = self.limits.stalled_client;
+        self.tasks.spawn("http/2 stream", async move {
+            let flow = Arc::new(Flow::new(Instant::now()));
+            let mut stream = pin!(FLOW.scope(Arc::clone(&flow), stream));
+            // Dropping the stream resets it.
+            while let Verdict::LookAgain(at) = flow.verdict(Instant::now(), patience) {
+                tokio::select! {
+                    biased;
+                    () = &mut stream => break,
+                    () = sleep_until(at) => {}
+                }
+            }
+            drop(seat);
+        });
     }
-    if version < Version::HTTP_2 {
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }

@@ -1,307 +1,194 @@
-//! Sockets: listening, TLS, limits on connections and their patience, drain.
+//! Sockets, TLS, HTTP framing, limits and drain: everything between a client's bytes and [`Handler::handle`].
 //!
-//! Knows nothing of registries but the error envelope of its own refusals. A connection that does not get to the point, or takes nothing of
-//! what it asked for, is closed; everything else is the handler's business.
+//! Must not know registries, but for the error envelope in which it answers what it refuses itself. Invariants:
+//! a connection that makes no progress ends, whatever it is stuck in (P39); ambiguous framing is refused and the connection closed (P40);
+//! an answer that is cut off never looks complete (P26); no request and no failing `accept` takes the accept loop down (P42).
 
+mod accept;
+mod chunked;
+mod config;
 mod connection;
-mod meter;
+mod handler;
+mod incoming;
+mod listen;
+mod outgoing;
+mod refusal;
+mod rewound;
+mod roster;
 mod screen;
+mod screened;
+mod service;
 mod tls;
+mod watch;
+mod wire;
 
-use std::future::Future;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use crate::body::Body;
+pub use config::{CertificatePair, Config, H2Limits, Limits, ListenerConfig};
+pub use handler::{Connection, Handler};
+pub use incoming::RequestBody;
+pub use tls::TlsError;
+
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
+use accept::Accept;
+use listen::Socket;
+use outgoing::Transfers;
+use roster::{Phase, Roster};
+use tls::Certificates;
 
-/// How many connections the kernel holds until they are accepted.
-const BACKLOG: u32 = 1024;
-/// How long accepting rests after it failed (no file descriptors left, usually).
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Where to listen, and the limits.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// Every socket.
-    pub listeners: Vec<ListenerConfig>,
-    /// Limits of all of them together.
-    pub limits: Limits,
-}
-
-/// One socket.
-#[derive(Debug, Clone)]
-pub struct ListenerConfig {
-    /// Its address; port 0 takes a free one.
-    pub address: SocketAddr,
-    /// Chosen from by SNI; empty: cleartext.
-    pub tls: Vec<CertificatePair>,
-    /// Handed to the handler with every request; the server does not look at it.
-    pub role: usize,
-}
-
-/// A certificate chain and its key, both in PEM files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificatePair {
-    /// The chain, leaf first.
-    pub certificate: PathBuf,
-    /// The private key.
-    pub key: PathBuf,
-}
-
-/// The limits of a server (RELIABILITY P38, P39).
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Connections at a time; more wait in the kernel's queue.
-    pub max_connections: usize,
-    /// Until the head of a connection's first request is here, TLS included; and of each later one once it has begun.
-    pub header_timeout: Duration,
-    /// Between two requests of a connection.
-    pub idle_timeout: Duration,
-    /// How long a client may take nothing of what is there for it.
-    pub stalled_client: Duration,
-    /// How long requests under way may go on after the server is told to stop.
-    pub drain: Duration,
-    /// Bytes of a request's target.
-    pub target_bytes: usize,
-    /// Bytes of a request's header fields.
-    pub header_bytes: usize,
-    /// Header fields of a request.
-    pub headers: usize,
-    /// Requests at a time on one HTTP/2 connection.
-    pub streams: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Self {
-            max_connections: 10_000,
-            header_timeout: seconds(10),
-            idle_timeout: seconds(75),
-            stalled_client: seconds(60),
-            drain: seconds(30),
-            target_bytes: 8 * 1024,
-            header_bytes: 32 * 1024,
-            headers: 100,
-            streams: 100,
-        }
+/// Reads the certificates of a listener as [`Server::bind`] does, without listening. Blocks on the disk.
+pub fn check_certificates(pairs: &[CertificatePair]) -> Result<(), TlsError> {
+    if pairs.is_empty() {
+        return Ok(());
     }
+    Certificates::load(pairs.to_vec()).map(drop)
 }
 
-/// The connection that a request came on.
-#[derive(Debug, Clone, Copy)]
-pub struct Connection {
-    /// The client.
-    pub peer: SocketAddr,
-    /// Our end.
-    pub local: SocketAddr,
-    /// Whether it is encrypted.
-    pub tls: bool,
-    /// The listener's role.
-    pub role: usize,
-}
-
-/// What answers requests.
-pub trait Handler: Send + Sync + 'static {
-    /// Answers one request.
-    fn handle(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-        connection: Connection,
-    ) -> impl Future<Output = Response<Body>> + Send;
-}
-
-/// Why the server cannot listen.
+/// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// The address cannot be had.
-    #[error("cannot listen on {address}: {error}")]
+    /// A socket could not be opened.
+    #[error("cannot listen on {address}: {source}")]
     Address {
-        /// The address.
+        /// The address as configured.
         address: SocketAddr,
-        /// What the system said.
-        error: io::Error,
+        /// What the system says.
+        source: io::Error,
     },
-    /// A certificate or a key cannot be used.
-    #[error("cannot use {path}: {error}")]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        error: String,
+    /// The certificates of a listener cannot be used.
+    #[error("TLS on {address}: {source}")]
+    Tls {
+        /// The address as configured.
+        address: SocketAddr,
+        /// Which file and why.
+        source: TlsError,
     },
 }
 
-/// A server that listens and does not answer yet.
-#[derive(Debug)]
+/// Listening sockets, ready to be run.
 pub struct Server {
     sockets: Vec<Socket>,
-    limits: Arc<Limits>,
-}
-
-struct Socket {
-    listener: TcpListener,
-    local: SocketAddr,
-    tls: Option<TlsAcceptor>,
-    role: usize,
-}
-
-impl std::fmt::Debug for Socket {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.local)
-    }
+    limits: Limits,
+    metrics: Arc<Metrics>,
 }
 
 impl Server {
-    /// Opens every socket and reads every certificate.
-    pub fn bind(config: Config) -> Result<Self, BindError> {
-        let mut sockets = Vec::new();
-        for ListenerConfig { address, tls, role } in config.listeners {
-            let failed = |error| BindError::Address { address, error };
-            let tls = if tls.is_empty() {
-                None
-            } else {
-                Some(tls::acceptor(&tls)?)
-            };
-            let socket = if address.is_ipv4() {
-                TcpSocket::new_v4()
-            } else {
-                TcpSocket::new_v6()
-            }
-            .map_err(failed)?;
-            socket.set_reuseaddr(true).map_err(failed)?;
-            socket.bind(address).map_err(failed)?;
-            let listener = socket.listen(BACKLOG).map_err(failed)?;
-            let local = listener.local_addr().map_err(failed)?;
-            sockets.push(Socket {
-                listener,
-                local,
-                tls,
-                role,
-            });
-        }
+    /// Reads the certificates and opens the sockets; clients wait in the backlog until [`Self::run`].
+    pub async fn bind(config: Config, metrics: Arc<Metrics>) -> Result<Self, BindError> {
+        let sockets = listen::open(config.listeners, &config.limits).await?;
         Ok(Self {
             sockets,
-            limits: Arc::new(config.limits),
+            limits: config.limits,
+            metrics,
         })
     }
 
-    /// The real addresses, in the order of the configuration: address, whether encrypted, role.
-    pub fn addresses(&self) -> Vec<(SocketAddr, bool, usize)> {
-        self.sockets
-            .iter()
-            .map(|socket| (socket.local, socket.tls.is_some(), socket.role))
-            .collect()
+    /// The addresses really bound, in the order of the listeners.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().map(Socket::local).collect()
     }
 
-    /// Answers requests until `shutdown`, then finishes what is under way, at most for the limit's time, and cuts the rest.
+    /// A handle that reads the certificates again while the server runs.
+    pub fn certificates(&self) -> Reload {
+        Reload(
+            self.sockets
+                .iter()
+                .filter_map(|socket| {
+                    let (_, certificates) = socket.tls.as_ref()?;
+                    Some((socket.local(), Arc::clone(certificates)))
+                })
+                .collect(),
+        )
+    }
+
+    /// Serves until `shutdown`, then stops accepting at once, lets requests end for [`Limits::drain`], cuts the rest, and returns.
     pub async fn run<H: Handler>(
         self,
         handler: Arc<H>,
         tasks: &Tasks,
-        metrics: Arc<Metrics>,
         shutdown: CancellationToken,
     ) {
-        let connections = TaskTracker::new();
-        let cut = CancellationToken::new();
-        let places = Arc::new(Semaphore::new(self.limits.max_connections));
-        let meter = Arc::new(meter::Meter::new(Arc::clone(&metrics)));
-        let accepting = TaskTracker::new();
-        for socket in self.sockets {
-            let shared = connection::Shared {
+        let roster = Roster::new(Arc::clone(&self.metrics));
+        let transfers = Transfers::default();
+        let drain = self.limits.drain;
+        let listens = !self.sockets.is_empty();
+        let loops = self.sockets.into_iter().map(|socket| {
+            let accept = Accept {
                 handler: Arc::clone(&handler),
-                limits: Arc::clone(&self.limits),
-                metrics: Arc::clone(&metrics),
-                meter: Arc::clone(&meter),
-                shutdown: shutdown.clone(),
-                cut: cut.clone(),
+                limits: self.limits,
+                metrics: Arc::clone(&self.metrics),
+                transfers: transfers.clone(),
+                roster: Arc::clone(&roster),
+                tasks: tasks.clone(),
             };
-            tasks.spawn(
-                "accept",
-                accepting.track_future(accept(
-                    socket,
-                    shared,
-                    Arc::clone(&places),
-                    connections.clone(),
-                    tasks.clone(),
-                )),
-            );
+            accept.run(socket)
+        });
+        // The sockets close with their loops: from here on the system refuses whoever comes.
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            _ = futures_util::future::join_all(loops), if listens => {}
         }
-        shutdown.cancelled().await;
-        accepting.close();
-        accepting.wait().await;
-        connections.close();
-        if tokio::time::timeout(self.limits.drain, connections.wait())
-            .await
-            .is_err()
-        {
+        roster.enter(Phase::Draining);
+        if tokio::time::timeout(drain, roster.empty()).await.is_err() {
             warn!(
-                connections = connections.len(),
-                "requests still under way are cut"
+                connections = roster.len(),
+                "cutting what did not end in time"
             );
-            cut.cancel();
-            connections.wait().await;
+            roster.enter(Phase::Cut);
+            if tokio::time::timeout(drain, roster.empty()).await.is_err() {
+                warn!(connections = roster.len(), "connections did not end");
+            }
         }
     }
 }
 
-async fn accept<H: Handler>(
-    socket: Socket,
-    shared: connection::Shared<H>,
-    places: Arc<Semaphore>,
-    connections: TaskTracker,
-    tasks: Tasks,
-) {
-    loop {
-        let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place,
-            () = shared.shutdown.cancelled() => return,
-        };
-        let Ok(place) = place else { return };
-        let accepted = tokio::select! {
-            accepted = socket.listener.accept() => accepted,
-            () = shared.shutdown.cancelled() => return,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let connection = Connection {
-            peer,
-            local: stream.local_addr().unwrap_or(socket.local),
-            tls: socket.tls.is_some(),
-            role: socket.role,
-        };
-        let (shared, tls) = (shared.clone(), socket.tls.clone());
-        tasks.spawn(
-            "connection",
-            connections.track_future(async move {
-                shared.metrics.connections.inc();
-                connection::serve(stream, tls, connection, &shared).await;
-                shared.metrics.connections.dec();
-                drop(place);
-            }),
-        );
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("addresses", &self.addresses())
+            .finish_non_exhaustive()
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// Reads certificates again (on SIGHUP). Clones act on the same listeners.
+#[derive(Debug, Clone)]
+pub struct Reload(Arc<[(SocketAddr, Arc<Certificates>)]>);
+
+impl Reload {
+    /// Reads every listener's certificates; a listener whose files are not good keeps what it has, and is the error (the first one).
+    pub async fn reload(&self) -> Result<(), BindError> {
+        let listeners = Arc::clone(&self.0);
+        blocking(move || {
+            let mut outcome = Ok(());
+            for (address, certificates) in listeners.iter() {
+                if let Err(source) = certificates.reload() {
+                    outcome = outcome.and(Err(BindError::Tls {
+                        address: *address,
+                        source,
+                    }));
+                }
+            }
+            outcome
+        })
+        .await
+    }
+}
+
+/// Runs what blocks on the disk away from the sockets; inline should the runtime be going down.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Clone + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work.clone()).await {
+        Ok(done) => done,
+        Err(_stopping) => work(),
+    }
+}

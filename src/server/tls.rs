@@ -1,93 +1,174 @@
-//! Certificates: read at start, chosen by SNI.
+//! Certificates: read from PEM files, checked, chosen by SNI, replaced while running.
+//!
+//! Every error names the file. A reload that fails leaves the old certificates in use. No private key is ever logged: errors carry
+//! paths and causes, never content.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, ResolvesServerCertUsingSni};
+use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use tokio_rustls::TlsAcceptor;
 
-use super::{BindError, CertificatePair};
+use super::CertificatePair;
 
-/// By SNI; the first certificate for clients that send none or an unknown one.
-#[derive(Debug)]
-struct BySni {
-    named: ResolvesServerCertUsingSni,
-    first: Arc<CertifiedKey>,
+/// Why certificates could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file could not be read or holds no PEM of the right kind.
+    #[error("{}: {cause}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The key belongs to another certificate, or is of a kind that cannot sign.
+    #[error("{} and {}: {cause}", certificate.display(), key.display())]
+    Pair {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// What is wrong with them.
+        cause: String,
+    },
+    /// TLS is asked for without a certificate.
+    #[error("no certificate")]
+    None,
 }
 
-impl ResolvesServerCert for BySni {
+/// The certificates of one listener, shared by its connections and whoever reloads them.
+pub(super) struct Certificates {
+    pairs: Vec<CertificatePair>,
+    current: RwLock<Arc<[Arc<CertifiedKey>]>>,
+}
+
+impl Certificates {
+    /// Reads all pairs. Blocks on the disk.
+    pub(super) fn load(pairs: Vec<CertificatePair>) -> Result<Arc<Self>, TlsError> {
+        let current = RwLock::new(read_all(&pairs)?);
+        Ok(Arc::new(Self { pairs, current }))
+    }
+
+    /// Reads all pairs again, and uses them from the next handshake on if every one is good. Blocks on the disk.
+    pub(super) fn reload(&self) -> Result<(), TlsError> {
+        let fresh = read_all(&self.pairs)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    /// What rustls needs to answer with them.
+    pub(super) fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::<Self>::clone(self));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // Stateless resumption: a daemon that pulls twenty layers shakes hands fully once.
+        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
+        Ok(Arc::new(config))
+    }
+}
+
+fn provider() -> CryptoProvider {
+    rustls::crypto::aws_lc_rs::default_provider()
+}
+
+impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.named
-            .resolve(hello)
-            .or_else(|| Some(Arc::clone(&self.first)))
+        let current = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        let usable =
+            |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        let named = hello
+            .server_name()
+            .and_then(|name| ServerName::try_from(name).ok())
+            .and_then(|name| {
+                current
+                    .iter()
+                    .filter(usable)
+                    .find(|key| covers(key, &name))
+                    .cloned()
+            });
+        named.or_else(|| {
+            current
+                .iter()
+                .find(usable)
+                .or_else(|| current.first())
+                .cloned()
+        })
     }
 }
 
-/// TLS 1.2 and 1.3 with these certificates; HTTP/2 by ALPN.
-pub(super) fn acceptor(pairs: &[CertificatePair]) -> Result<TlsAcceptor, BindError> {
-    let mut named = ResolvesServerCertUsingSni::new();
-    let mut first = None;
-    for pair in pairs {
-        let refused = |path: &Path, error: String| BindError::Certificate {
-            path: path.to_owned(),
-            error,
-        };
-        let chain = CertificateDer::pem_file_iter(&pair.certificate)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| refused(&pair.certificate, error.to_string()))?;
-        let Some(leaf) = chain.first().cloned() else {
-            return Err(refused(
-                &pair.certificate,
-                "it holds no certificate in PEM form".to_owned(),
-            ));
-        };
-        let key = PrivateKeyDer::from_pem_file(&pair.key)
-            .map_err(|error| refused(&pair.key, error.to_string()))?;
-        let key = aws_lc_rs::sign::any_supported_type(&key)
-            .map_err(|error| refused(&pair.key, error.to_string()))?;
-        let certified = CertifiedKey::new(chain, key);
-        certified.keys_match().map_err(|error| {
-            refused(
-                &pair.key,
-                format!(
-                    "it is not the key of {}: {error}",
-                    pair.certificate.display()
-                ),
-            )
-        })?;
-        for name in dns_names(&leaf) {
-            // A name that SNI cannot carry is only ever served as the first certificate.
-            if let Err(error) = named.add(&name, certified.clone()) {
-                tracing::debug!(name, %error, "a certificate's name is not used for SNI");
-            }
+fn covers(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
+    key.end_entity_cert()
+        .and_then(ParsedCertificate::try_from)
+        .is_ok_and(|certificate| rustls::client::verify_server_name(&certificate, name).is_ok())
+}
+
+fn read_all(pairs: &[CertificatePair]) -> Result<Arc<[Arc<CertifiedKey>]>, TlsError> {
+    if pairs.is_empty() {
+        return Err(TlsError::None);
+    }
+    pairs
+        .iter()
+        .map(|pair| read(pair).map(Arc::new))
+        .collect::<Result<Vec<_>, _>>()
+        .map(Arc::from)
+}
+
+fn read(pair: &CertificatePair) -> Result<CertifiedKey, TlsError> {
+    let chain = CertificateDer::pem_file_iter(&pair.certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unreadable(&pair.certificate, &error, "no certificate in it"))?;
+    if chain.is_empty() {
+        return Err(unreadable(
+            &pair.certificate,
+            &pem::Error::NoItemsFound,
+            "no certificate in it",
+        ));
+    }
+    let key = PrivateKeyDer::from_pem_file(&pair.key)
+        .map_err(|error| unreadable(&pair.key, &error, "no private key in it"))?;
+    let wrong = |cause: String| TlsError::Pair {
+        certificate: pair.certificate.clone(),
+        key: pair.key.clone(),
+        cause,
+    };
+    // from_der also compares the key with the certificate.
+    let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| {
+        if matches!(error, rustls::Error::InconsistentKeys(_)) {
+            wrong("the key does not belong to the certificate".to_owned())
+        } else {
+            wrong(error.to_string())
         }
-        first.get_or_insert_with(|| Arc::new(certified));
-    }
-    let first = first.ok_or_else(|| BindError::Certificate {
-        path: "server.tls".into(),
-        error: "no certificate is configured".to_owned(),
     })?;
-    let config =
-        rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| BindError::Certificate {
-                path: "server.tls".into(),
-                error: error.to_string(),
-            })?;
-    let mut config = config
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(BySni { named, first }));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(certified)
 }
 
-/// The DNS names of a certificate.
-fn dns_names(certificate: &CertificateDer<'_>) -> Vec<String> {
-    webpki::EndEntityCert::try_from(certificate)
-        .map(|leaf| leaf.valid_dns_names().map(str::to_owned).collect())
-        .unwrap_or_default()
+fn unreadable(file: &Path, error: &pem::Error, nothing: &str) -> TlsError {
+    // The messages of the library say what a PEM file lacks in terms of its own types.
+    let cause = if let pem::Error::Io(error) = error {
+        error.to_string()
+    } else if matches!(error, pem::Error::NoItemsFound) {
+        nothing.to_owned()
+    } else {
+        "not valid PEM".to_owned()
+    };
+    TlsError::File {
+        file: file.to_owned(),
+        cause,
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Certificates")
+            .field("pairs", &self.pairs)
+            .finish_non_exhaustive()
+    }
 }

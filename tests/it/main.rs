@@ -31,3 +31,4 @@ mod outage;
 mod pulls;
 mod ranges;
 mod security;
+mod tls;

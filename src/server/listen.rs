@@ -1,0 +1,106 @@
+//! Opening the sockets and accepting from them.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpSocket};
+
+use super::tls::{Certificates, TlsError};
+use super::{BindError, Limits, ListenerConfig};
+
+/// One open socket and what its connections speak.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) listener: TcpListener,
+    local: SocketAddr,
+    pub(super) tls: Option<(Arc<ServerConfig>, Arc<Certificates>)>,
+    pub(super) role: usize,
+}
+
+impl Socket {
+    /// The address really bound.
+    pub(super) fn local(&self) -> SocketAddr {
+        self.local
+    }
+}
+
+/// Opens every socket; all certificates are read before the first socket is opened.
+pub(super) async fn open(
+    listeners: Vec<ListenerConfig>,
+    limits: &Limits,
+) -> Result<Vec<Socket>, BindError> {
+    let addresses: Vec<_> = listeners.iter().map(|listener| listener.address).collect();
+    let mut prepared = Vec::with_capacity(listeners.len());
+    for listener in listeners {
+        let address = listener.address;
+        let tls = match listener.tls {
+            None => None,
+            Some(pairs) => Some(
+                super::blocking(move || prepare(pairs))
+                    .await
+                    .map_err(|source| BindError::Tls { address, source })?,
+            ),
+        };
+        prepared.push((address, tls, listener.role));
+    }
+    prepared
+        .into_iter()
+        .map(|(address, tls, role)| {
+            let alone = !addresses.iter().any(|other| shadows(*other, address));
+            let (listener, local) = listen(address, alone, limits.backlog)
+                .map_err(|source| BindError::Address { address, source })?;
+            Ok(Socket {
+                listener,
+                local,
+                tls,
+                role,
+            })
+        })
+        .collect()
+}
+
+fn prepare(
+    pairs: Vec<super::CertificatePair>,
+) -> Result<(Arc<ServerConfig>, Arc<Certificates>), TlsError> {
+    let first = pairs.first().cloned();
+    let certificates = Certificates::load(pairs)?;
+    let config = certificates.server_config().map_err(|error| {
+        first.map_or(TlsError::None, |pair| TlsError::Pair {
+            certificate: pair.certificate,
+            key: pair.key,
+            cause: error.to_string(),
+        })
+    })?;
+    Ok((config, certificates))
+}
+
+/// Whether `[::]` would take what `other` wants: both are configured, so each shall have its own.
+fn shadows(other: SocketAddr, address: SocketAddr) -> bool {
+    address.ip() == IpAddr::from([0_u16; 8])
+        && other.is_ipv4()
+        && other.port() == address.port()
+        && address.port() != 0
+}
+
+fn listen(
+    address: SocketAddr,
+    both_families: bool,
+    backlog: u32,
+) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    if !both_families {
+        rustix::net::sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    // A restart must not wait for the connections of the last run to leave TIME_WAIT.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    let listener = socket.listen(backlog)?;
+    let local = listener.local_addr()?;
+    Ok((listener, local))
+}
