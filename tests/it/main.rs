@@ -26,6 +26,8 @@ mod coalesce;
 mod configuration;
 mod disk;
 mod hostile;
+mod login;
+mod manners;
 mod names;
 mod outage;
 mod pulls;

@@ -86,6 +86,17 @@ impl Mirror {
     }
 
     pub async fn in_directory(dir: TempDir, data: PathBuf, remotes: &[Remote], more: &str) -> Self {
+        Self::in_environment(dir, data, remotes, more, &[]).await
+    }
+
+    /// The same, with more in the environment of the process.
+    pub async fn in_environment(
+        dir: TempDir,
+        data: PathBuf,
+        remotes: &[Remote],
+        more: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let storage = if more.contains("[storage]") {
             String::new()
         } else {
@@ -110,7 +121,10 @@ impl Mirror {
             child: None,
             address: "127.0.0.1:0".parse().unwrap(),
             log: Arc::default(),
-            environment: Vec::new(),
+            environment: environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
             parts_may_stay: false,
             port: 0,
         };

@@ -19,6 +19,8 @@ pub struct Seen {
     pub method: String,
     pub path: String,
     pub headers: Vec<(String, String)>,
+    /// The client's end of the connection it came on.
+    pub peer: SocketAddr,
 }
 
 impl Seen {
@@ -274,6 +276,8 @@ async fn converse(
     state: Arc<Mutex<State>>,
     address: SocketAddr,
 ) -> std::io::Result<()> {
+    let peer = stream.peer_addr()?;
+    stream.set_nodelay(true)?;
     let mut buffer = Vec::new();
     loop {
         let end = loop {
@@ -292,6 +296,11 @@ async fn converse(
             first.next().unwrap_or_default().to_owned(),
             first.next().unwrap_or_default().to_owned(),
         );
+        // A client that takes this for its proxy sends whole URLs.
+        let path = match path.strip_prefix("http://") {
+            Some(rest) => rest[rest.find('/').unwrap_or(rest.len())..].to_owned(),
+            None => path,
+        };
         let headers = lines
             .filter_map(|line| line.split_once(": "))
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
@@ -300,6 +309,7 @@ async fn converse(
             method,
             path,
             headers,
+            peer,
         };
         let (answer, act, black) = {
             let mut state = state.lock().unwrap();
