@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::Method;
 use tempfile::TempDir;
 
+use crate::support::tls::Authority;
 use crate::support::{Client, Image, free_port, wait_until};
 
 /// Where `scripts/install-test-tools` puts what Debian has no package for.
@@ -94,11 +95,89 @@ pub fn run(command: &mut Command) -> Output {
     output
 }
 
-/// Debian's `docker-registry`, open.
+/// `docker_auth`, a real token server: `admin` with the password `badmin` may pull everything, nobody else anything but `library/public`.
+#[derive(Debug)]
+pub struct TokenServer {
+    dir: TempDir,
+    port: u16,
+    daemon: Option<Daemon>,
+}
+
+impl TokenServer {
+    pub fn start() -> Self {
+        let mut server = Self {
+            dir: tempfile::tempdir().unwrap(),
+            port: free_port(),
+            daemon: None,
+        };
+        Authority::new()
+            .issue(&["token server"])
+            .write(server.dir.path(), "token");
+        server.restart();
+        server
+    }
+
+    pub fn restart(&mut self) {
+        let (port, dir) = (self.port, self.dir.path().display().to_string());
+        let config = format!(
+            r#"
+server: {{addr: "127.0.0.1:{port}"}}
+token: {{issuer: "lab", expiration: 300, certificate: "{dir}/token.crt", key: "{dir}/token.key"}}
+users:
+  "admin": {{password: "$2y$05$LO.vzwpWC5LZGqThvEfznu8qhb5SGqvBSWY1J3yZ4AxtMRZ3kN5jC"}}
+  "": {{}}
+acl:
+  - match: {{account: "admin"}}
+    actions: ["pull"]
+  - match: {{account: "", name: "library/public"}}
+    actions: ["pull"]
+"#
+        );
+        let path = self.dir.path().join("config.yml");
+        fs::write(&path, config).unwrap();
+        let mut daemon = Daemon::start(
+            Command::new(tool("auth_server"))
+                .args(["--logtostderr", "--v=2"])
+                .arg(&path),
+            self.dir.path().join("log"),
+        );
+        daemon.wait(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        self.daemon = Some(daemon);
+    }
+
+    pub fn stop(&mut self) {
+        self.daemon = None;
+    }
+
+    /// `host:port`, for `token_hosts`.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// How many tokens it says it gave.
+    pub fn given(&self) -> usize {
+        let log = fs::read_to_string(self.dir.path().join("log")).unwrap();
+        log.lines()
+            .filter(|line| line.contains("New token"))
+            .count()
+    }
+
+    /// What the registry must be told to believe its tokens.
+    fn trusted(&self) -> String {
+        format!(
+            "auth: {{token: {{realm: \"http://{}/auth\", service: lab, issuer: lab, rootcertbundle: {}/token.crt}}}}\n",
+            self.host(),
+            self.dir.path().display()
+        )
+    }
+}
+
+/// Debian's `docker-registry`, open or behind a token server.
 #[derive(Debug)]
 pub struct Registry {
     dir: TempDir,
     port: u16,
+    auth: String,
     daemon: Option<Daemon>,
 }
 
@@ -107,17 +186,26 @@ impl Registry {
         let mut registry = Self {
             dir: tempfile::tempdir().unwrap(),
             port: free_port(),
+            auth: String::new(),
             daemon: None,
         };
         registry.restart();
         registry
     }
 
+    /// From here on everything wants a token.
+    pub fn protect(&mut self, tokens: &TokenServer) {
+        self.auth = tokens.trusted();
+        self.stop();
+        self.restart();
+    }
+
     pub fn restart(&mut self) {
         let root = self.dir.path().display().to_string();
         let port = self.port;
         let config = format!(
-            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {root}/data}}}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n"
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {root}/data}}}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n{auth}",
+            auth = self.auth
         );
         let path = self.dir.path().join("config.yml");
         fs::write(&path, config).unwrap();

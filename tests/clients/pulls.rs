@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::parts::{Daemon, Registry, run, tool};
+use crate::parts::{Daemon, Registry, TokenServer, run, tool};
 use crate::support::image::{self, Flavour};
 use crate::support::tls::Authority;
 use crate::support::{Image, Mirror, Remote, free_port};
@@ -33,20 +33,14 @@ async fn through_the_mirror(
     for (tag, image) in images {
         registry.push("library/app", tag, image).await;
     }
-    let mut mirror = Mirror::with(
-        &[Remote {
-            key: "docker-hub",
-            url: registry.url(),
-            serves: "docker.io",
-            more: "tag_ttl = \"0s\"".to_owned(),
-        }],
-        "",
-    )
-    .await;
+    let mut tokens = TokenServer::start();
+    registry.protect(&tokens);
+    let mut mirror = mirror_with_password("badmin", &registry, &tokens).await;
     let mut client = start(&mirror);
     for round in ["cold", "warm", "upstream gone"] {
         if round == "upstream gone" {
             registry.stop();
+            tokens.stop();
             mirror.restart().await;
         }
         for (tag, image) in images {
@@ -61,6 +55,24 @@ async fn through_the_mirror(
         }
     }
     drop(client);
+    assert!(tokens.given() > 0, "the token server was never asked");
+}
+
+/// A mirror that is the token server's `admin`, if this is the password.
+async fn mirror_with_password(password: &str, registry: &Registry, tokens: &TokenServer) -> Mirror {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("password"), password).unwrap();
+    let data = dir.path().join("data");
+    let remote = Remote {
+        key: "docker-hub",
+        url: registry.url(),
+        serves: "docker.io",
+        more: format!(
+            "tag_ttl = \"0s\"\ncredentials = {{ username = \"admin\", password_file = \"password\" }}\ntoken_hosts = [\"{}\"]",
+            tokens.host()
+        ),
+    };
+    Mirror::in_directory(dir, data, &[remote], "").await
 }
 
 /// How many manifests and blobs the mirror has answered with 200.
@@ -422,4 +434,60 @@ async fn an_upstream_behind_tls_and_http2() {
     nginx.stop();
     crane.pull(&tagged("oci"));
     crane.pull(&digested(&image));
+}
+
+/// What a registry behind a real token server refuses is refused here, in its own words, and nothing of it is kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_server_that_says_no() {
+    let mut registry = Registry::start().await;
+    let image = image::multi_platform(Flavour::Oci, 3, 1000);
+    registry.push("library/app", "1", &image).await;
+    registry.push("library/public", "1", &image).await;
+    let tokens = TokenServer::start();
+    registry.protect(&tokens);
+
+    // A wrong password is the mirror's trouble, not the client's: no challenge, no 404.
+    let mirror = mirror_with_password("wrong", &registry, &tokens).await;
+    let answer = mirror.client().manifest("library/app", "1").await;
+    assert_eq!(answer.status.as_u16(), 502, "{answer:?}");
+    assert_eq!(answer.header("www-authenticate"), None);
+    assert!(mirror.files("blobs").is_empty());
+
+    // Nobody in particular may read what is public, and nothing else.
+    let remote = Remote {
+        key: "docker-hub",
+        url: registry.url(),
+        serves: "docker.io",
+        more: format!(
+            "token_hosts = [\"{}\"]\nallow_addresses = [\"127.0.0.1/32\"]",
+            tokens.host()
+        ),
+    };
+    let mirror = Mirror::with(&[remote], "").await;
+    let client = mirror.client();
+    assert!(
+        client
+            .manifest("library/public", "1")
+            .await
+            .is(&image.root.bytes)
+    );
+    let answer = client.manifest("library/app", "1").await;
+    assert_eq!(answer.status.as_u16(), 403, "{answer:?}");
+    assert_eq!(answer.code(), "DENIED");
+    // What the other image brought does not open this one.
+    let blob = &image.blobs[0];
+    assert!(
+        client
+            .blob("library/public", &blob.digest)
+            .await
+            .is(&blob.bytes)
+    );
+    assert_eq!(
+        client
+            .blob("library/app", &blob.digest)
+            .await
+            .status
+            .as_u16(),
+        403
+    );
 }
