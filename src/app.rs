@@ -15,7 +15,8 @@ use crate::api::{self, Api, Role};
 use crate::body::Body;
 use crate::cache::{PullThrough, Shared};
 use crate::config::{Remote, Resolved};
-use crate::repository::{Definition, Definitions};
+use crate::overlay::{self, Local};
+use crate::repository::{Definition, Definitions, Repository};
 use crate::server::{self, Connection, Handler, ListenerConfig, RequestBody, Server};
 use crate::store::Store;
 use crate::tasks::Tasks;
@@ -43,22 +44,34 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
     show(&metrics, &store);
     let shared = Shared::new(store.clone(), tasks.clone(), Arc::clone(&metrics));
     let instance = format!("roadstead-{}", uuid::Uuid::new_v4().simple());
-    let mut remotes = HashMap::new();
+    let mut repositories = HashMap::new();
     let mut definitions = Vec::new();
     for remote in &config.remotes {
         let upstream = upstream(remote, &proxy, &instance, &tasks, &metrics)?;
-        remotes.insert(
+        repositories.insert(
             remote.key.clone(),
-            PullThrough::new(
+            Repository::Remote(PullThrough::new(
                 remote.key.to_string(),
                 remote.cache.clone(),
                 upstream,
                 shared.clone(),
-            ),
+            )),
         );
         definitions.push(Definition {
             key: remote.key.clone(),
             serves: remote.serves.clone(),
+        });
+    }
+    let pushed = overlay::Shared::new(store.clone(), &tasks)
+        .await
+        .context("cannot take up the uploads")?;
+    for local in &config.locals {
+        let repository = Local::new(local.key.as_str(), local.config.clone(), pushed.clone());
+        repository.collect_in_background(config.collection, &tasks);
+        repositories.insert(local.key.clone(), Repository::Local(repository));
+        definitions.push(Definition {
+            key: local.key.clone(),
+            serves: Vec::new(),
         });
     }
     let addresses = server.addresses();
@@ -83,7 +96,8 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
     let api = Api::new(
         api::Config {
             definitions: Definitions::new(definitions, config.default.clone()),
-            remotes,
+            repositories,
+            open_writes: config.open_writes(),
             hosts,
             own_hosts,
             trusted_proxies: config.trusted_proxies.clone(),
@@ -217,6 +231,8 @@ fn show(metrics: &Metrics, store: &Store) {
         metrics.reserved_bytes.set(shown(usage.reserved_bytes));
         metrics.cached_bytes_max.set(shown(usage.max_size));
         metrics.cached_blobs.set(shown(usage.blobs));
+        metrics.pushed_bytes.set(shown(usage.pushed_bytes));
+        metrics.upload_bytes.set(shown(usage.upload_bytes));
         metrics.evictions.inner().store(usage.evictions, Relaxed);
         metrics
             .quarantined

@@ -1,4 +1,4 @@
-//! The body of every response: empty, whole, or a stream that may end in an error.
+//! The body of every response: empty, whole, or a stream that may end in an error; and the bytes of a request.
 //!
 //! A stream that errors is cut by the server short of a clean end, which is how a client learns that the bytes are not to be trusted.
 
@@ -7,8 +7,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use http_body::{Frame, SizeHint};
+use http_body_util::BodyStream;
 
 /// Why a body broke off. Opaque: whoever knows the cause has logged it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -20,6 +21,31 @@ impl BodyError {
     pub const fn new(cause: &'static str) -> Self {
         Self(cause)
     }
+}
+
+/// The bytes of a request, as they come.
+pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
+
+/// The body of a request as a stream of its bytes; what breaks it off is logged by the server.
+pub fn chunks<B>(body: B) -> Chunks
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: fmt::Display + Send,
+{
+    let stream = BodyStream::new(body).filter_map(|frame| async {
+        match frame {
+            Ok(frame) => frame
+                .into_data()
+                .ok()
+                .filter(|bytes| !bytes.is_empty())
+                .map(Ok),
+            Err(error) => {
+                tracing::debug!(%error, "a request's body broke off");
+                Some(Err(BodyError("the client's body broke off")))
+            }
+        }
+    });
+    Box::pin(stream)
 }
 
 /// A response body.

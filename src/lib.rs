@@ -1,7 +1,7 @@
 //! Roadstead: a pull-through caching mirror proxy for container registries.
 //!
 //! The life of a request: [`server`] accepts it, [`api`] finds out what it means, [`repository`] which repository and image that is,
-//! [`cache`] answers from the [`store`] or fetches by [`upstream`], and [`api`] writes the answer and one log line. [`oci`] is the
+//! [`cache`] answers from the [`store`] or fetches by [`upstream`], [`overlay`] keeps what is pushed, and [`api`] writes the answer and one log line. [`oci`] is the
 //! vocabulary of all of them; [`config`], [`app`] and [`cli`] put them together.
 
 pub mod api;
@@ -12,6 +12,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod oci;
+pub mod overlay;
 pub mod repository;
 pub mod secret;
 pub mod server;

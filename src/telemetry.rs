@@ -85,6 +85,10 @@ pub struct Metrics {
     pub reserved_bytes: Gauge,
     /// The limit on all of them together.
     pub cached_bytes_max: Gauge,
+    /// Bytes of what was pushed.
+    pub pushed_bytes: Gauge,
+    /// Bytes that push sessions hold.
+    pub upload_bytes: Gauge,
     /// How many blobs are cached.
     pub cached_blobs: Gauge,
     /// Blobs evicted.
@@ -123,6 +127,8 @@ impl Metrics {
             quarantined_bytes: Gauge::default(),
             reserved_bytes: Gauge::default(),
             cached_bytes_max: Gauge::default(),
+            pushed_bytes: Gauge::default(),
+            upload_bytes: Gauge::default(),
             cached_blobs: Gauge::default(),
             evictions: Counter::default(),
             quarantined: Counter::default(),
@@ -198,6 +204,18 @@ impl Metrics {
             "Limit on cached content, parts, quarantined and reserved bytes together",
             Unit::Bytes,
             metrics.cached_bytes_max.clone(),
+        );
+        r.register_with_unit(
+            "pushed",
+            "What was pushed, on disk",
+            Unit::Bytes,
+            metrics.pushed_bytes.clone(),
+        );
+        r.register_with_unit(
+            "upload",
+            "What push sessions hold",
+            Unit::Bytes,
+            metrics.upload_bytes.clone(),
         );
         r.register_with_unit(
             "part",

@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 /// Every top-level module and its rank.
-const RANKS: [(&str, u8); 15] = [
+const RANKS: [(&str, u8); 16] = [
     ("cli", 10),
     ("app", 9),
     ("config", 8),
@@ -17,6 +17,7 @@ const RANKS: [(&str, u8); 15] = [
     ("api", 6),
     ("repository", 4),
     ("cache", 3),
+    ("overlay", 3),
     ("upstream", 2),
     ("store", 1),
     ("oci", 0),

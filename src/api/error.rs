@@ -5,16 +5,18 @@
 
 use std::time::Duration;
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 use tracing::{error, info, warn};
 
 use super::record::Record;
 use crate::body::Body;
 use crate::cache::{self, CacheStatus, Outcome, Reason};
+use crate::oci::manifest::ManifestError;
 use crate::oci::name::NameError;
 use crate::oci::{ErrorCode, error_code};
-use crate::repository::{Key, Unresolved};
+use crate::overlay;
+use crate::repository::{self, Key, Unresolved};
 use crate::upstream::Kind;
 
 /// When a client may ask again after an outage, where upstream did not say.
@@ -30,6 +32,7 @@ struct Parts {
     retry_after: Option<Duration>,
     allow: Option<&'static str>,
     content_range: Option<String>,
+    headers: HeaderMap,
     cache: Option<CacheStatus>,
     cause: Option<String>,
 }
@@ -48,6 +51,7 @@ impl ApiError {
             retry_after: None,
             allow: None,
             content_range: None,
+            headers: HeaderMap::new(),
             cache: None,
             cause: None,
         }))
@@ -130,6 +134,92 @@ impl ApiError {
             format!("the blob has {size} bytes"),
         );
         error.with(|parts| parts.content_range = Some(crate::oci::range::unsatisfied(size)))
+    }
+
+    /// More bytes than a manifest may have.
+    pub(super) fn too_large() -> Self {
+        let message = format!(
+            "a manifest has at most {} bytes",
+            crate::oci::manifest::MANIFEST_MAX
+        );
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::ManifestInvalid,
+            message,
+        )
+    }
+
+    /// A write that nobody may do here, because everybody could.
+    pub(super) fn no_writes() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            ErrorCode::Denied,
+            "without [auth], pushing and deleting are open only while every listener is on loopback and no proxy is trusted",
+        )
+    }
+
+    /// Adds headers that say more.
+    pub(super) fn with_headers(self, add: impl FnOnce(&mut HeaderMap)) -> Self {
+        self.with(|parts| add(&mut parts.headers))
+    }
+
+    /// What a repository could not answer; `absent` is the code for what does not exist.
+    pub(super) fn from_repository(error: repository::Error, absent: ErrorCode) -> Self {
+        match error {
+            repository::Error::Remote(error) => Self::from_cache(&error, absent),
+            repository::Error::Local(error) => Self::from_overlay(error),
+        }
+    }
+
+    /// What a local repository did not do (PROTOCOL A10).
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "it ends here, and so it stands in map_err by itself"
+    )]
+    pub(super) fn from_overlay(error: overlay::Error) -> Self {
+        use overlay::Error;
+
+        let message = error.to_string();
+        let (status, code) = match &error {
+            Error::NameUnknown => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
+            Error::ManifestUnknown => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
+            Error::BlobUnknown => (StatusCode::NOT_FOUND, ErrorCode::BlobUnknown),
+            Error::UploadUnknown => (StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown),
+            Error::UploadBusy { .. } => (StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid),
+            Error::OutOfOrder { .. } => {
+                (StatusCode::RANGE_NOT_SATISFIABLE, ErrorCode::RangeInvalid)
+            }
+            Error::Size(_) | Error::Body(_) => (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
+            Error::TooManyUploads => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
+            Error::Digest { .. } => (StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),
+            Error::Manifest(ManifestError::TooLarge) => return Self::too_large(),
+            Error::Manifest(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
+            Error::Missing(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestBlobUnknown),
+            Error::Immutable(_) => (StatusCode::CONFLICT, ErrorCode::Denied),
+            Error::TooManyTags => (StatusCode::URI_TOO_LONG, ErrorCode::TagInvalid),
+            Error::NoDeletes | Error::InUse => {
+                (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported)
+            }
+            Error::Full => (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unavailable),
+            Error::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown),
+        };
+        let is_ours = status.is_server_error();
+        let told = if matches!(error, Error::Store(_)) {
+            "the store failed".to_owned()
+        } else {
+            message.clone()
+        };
+        Self::new(status, code, told).with(|parts| {
+            parts.cause = is_ours.then_some(message);
+            parts.allow =
+                (status == StatusCode::METHOD_NOT_ALLOWED).then_some("GET, HEAD, PUT, POST, PATCH");
+            parts.retry_after =
+                (status == StatusCode::TOO_MANY_REQUESTS).then_some(RETRY_AFTER_OUTAGE);
+            if let Error::Missing(missing) = &error {
+                let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
+                parts.detail = json!({ "missing": missing });
+            }
+        })
     }
 
     /// What the cache could not answer; `absent` is the code for what does not exist.
@@ -259,6 +349,7 @@ impl ApiError {
         )));
         *response.status_mut() = parts.status;
         let headers = response.headers_mut();
+        headers.extend(parts.headers);
         headers.insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/json"),

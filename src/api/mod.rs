@@ -11,21 +11,27 @@ mod route;
 mod v2;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, header};
 
-use crate::body::Body;
-use crate::cache::PullThrough;
-use crate::repository::{Ask, Definitions, Key, Target, resolve};
+use crate::body::{self, Body, Chunks};
+use crate::overlay::Local;
+use crate::repository::{Ask, Definitions, Key, Repository, Target, resolve};
 use crate::telemetry::Metrics;
 use crate::upstream::Hops;
 
 use error::ApiError;
 use record::Record;
 use route::Route;
+
+/// Who pushes, as long as nobody is asked who they are.
+const SUBJECT: &str = "anonymous";
 
 /// What a listener is for; the server hands its number back with every request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +49,10 @@ pub enum Role {
 pub struct Config {
     /// Repositories, hosts, default.
     pub definitions: Definitions,
-    /// The caches of the remotes, by key.
-    pub remotes: HashMap<Key, PullThrough>,
+    /// Every repository, by key.
+    pub repositories: HashMap<Key, Repository>,
+    /// Whether whoever reaches us may push and delete.
+    pub open_writes: bool,
     /// Hosts that mean one repository.
     pub hosts: HashMap<String, Key>,
     /// Our own names, which as `ns` mean none.
@@ -93,6 +101,16 @@ struct Place<'a> {
     prefix: Option<&'a str>,
 }
 
+impl Call<'_> {
+    /// The first value of a query parameter; an empty one counts as absent.
+    fn query(&self, name: &str) -> Option<&str> {
+        let found = self.query.iter().find(|(key, _)| key == name);
+        found
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
+    }
+}
+
 impl Api {
     /// An API over these repositories.
     pub const fn new(config: Config, metrics: Arc<Metrics>) -> Self {
@@ -109,14 +127,20 @@ impl Api {
     }
 
     /// Answers one request: whatever happens, there is an answer and one line in the log.
-    pub async fn handle<B>(&self, request: Request<B>, peer: Peer) -> Response<Body> {
+    pub async fn handle<B>(&self, request: Request<B>, peer: Peer) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: fmt::Display + Send,
+    {
         let client = forwarded::client(
             peer.address,
             request.headers(),
             &self.config.trusted_proxies,
         );
         let mut record = Record::begin(&request, client, Arc::clone(&self.metrics));
-        let mut response = match self.dispatch(&request, peer, &mut record).await {
+        let (parts, incoming) = request.into_parts();
+        let incoming = body::chunks(incoming);
+        let mut response = match self.dispatch(&parts, incoming, peer, &mut record).await {
             Ok(response) => response,
             Err(error) => error.into_response(&mut record),
         };
@@ -124,36 +148,36 @@ impl Api {
         record.finish(response)
     }
 
-    async fn dispatch<B>(
+    async fn dispatch(
         &self,
-        request: &Request<B>,
+        request: &Parts,
+        body: Chunks,
         peer: Peer,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
         let role = self.config.roles.get(peer.role).unwrap_or(&Role::Registry);
-        let path = request.uri().path();
+        let path = request.uri.path();
         match route::parse(path)? {
             Route::Ready if self.draining.load(Ordering::Relaxed) => plain(
-                request.method(),
+                &request.method,
                 StatusCode::SERVICE_UNAVAILABLE,
                 "draining\n",
             ),
-            Route::Live | Route::Ready => plain(request.method(), StatusCode::OK, "ok\n"),
-            Route::Metrics => self.metrics_page(request.method()),
+            Route::Live | Route::Ready => plain(&request.method, StatusCode::OK, "ok\n"),
+            Route::Metrics => self.metrics_page(&request.method),
             Route::Registry { .. } if *role == Role::Admin => Err(ApiError::not_found()),
             Route::Registry { prefix, endpoint } => {
-                let hops = Hops::from_headers(request.headers());
+                let hops = Hops::from_headers(&request.headers);
                 if hops.contains(&self.config.instance) {
                     return Err(ApiError::looped());
                 }
-                let query: Vec<(String, String)> = url::form_urlencoded::parse(
-                    request.uri().query().unwrap_or_default().as_bytes(),
-                )
-                .into_owned()
-                .collect();
+                let query: Vec<(String, String)> =
+                    url::form_urlencoded::parse(request.uri.query().unwrap_or_default().as_bytes())
+                        .into_owned()
+                        .collect();
                 let call = Call {
-                    method: request.method(),
-                    headers: request.headers(),
+                    method: &request.method,
+                    headers: &request.headers,
                     path,
                     query,
                     hops,
@@ -163,11 +187,17 @@ impl Api {
                         role,
                         prefix: prefix.as_deref(),
                     };
-                    self.registry(&call, place, endpoint, record)
+                    self.registry(&call, place, endpoint, body, record)
                 }
                 .await
             }
         }
+    }
+
+    /// The local repository of a key.
+    fn local(&self, key: &str) -> Option<&Local> {
+        let key = Key::parse(key).ok()?;
+        self.config.repositories.get(&key)?.writable()
     }
 
     /// The repository that `name` means for this request, and the cache that answers for it.
@@ -176,7 +206,7 @@ impl Api {
         call: &Call<'_>,
         place: Place<'a>,
         name: &str,
-    ) -> Result<(Target, &'a PullThrough), ApiError> {
+    ) -> Result<(Target, &'a Repository), ApiError> {
         let host = call
             .headers
             .get(header::HOST)
@@ -213,12 +243,12 @@ impl Api {
                 own_hosts: &own_hosts,
             },
         )?;
-        let cache = self
+        let repository = self
             .config
-            .remotes
+            .repositories
             .get(&target.key)
             .ok_or_else(ApiError::not_found)?;
-        Ok((target, cache))
+        Ok((target, repository))
     }
 
     fn metrics_page(&self, method: &Method) -> Result<Response<Body>, ApiError> {

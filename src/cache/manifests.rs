@@ -16,7 +16,7 @@ use super::pull_through::{Inner, PullThrough};
 use super::status::{CacheStatus, Outcome, Reason};
 use crate::oci::manifest::{MANIFEST_MAX, Manifest};
 use crate::oci::{Digest, MediaType, Name, Reference};
-use crate::store::index::{EdgeRow, ManifestRow};
+use crate::store::index::ManifestRow;
 use crate::telemetry::RepositoryLabels;
 use crate::upstream::{Hops, ManifestBody};
 
@@ -407,24 +407,7 @@ impl PullThrough {
     async fn record(&self, name: &Name, manifest: &Stored) -> Result<(), Error> {
         let parsed = Manifest::parse(&manifest.bytes, Some(&manifest.media_type))
             .map_err(Error::Manifest)?;
-        let edges = parsed
-            .edges()
-            .map(|(kind, descriptor)| EdgeRow {
-                kind: kind.as_str().to_owned(),
-                digest: descriptor.digest().clone(),
-                size: descriptor.size(),
-                media_type: descriptor.media_type().to_owned(),
-                urls: descriptor.urls().to_vec(),
-            })
-            .collect();
-        let row = ManifestRow {
-            media_type: manifest.media_type.as_str().to_owned(),
-            size: manifest.bytes.len() as u64,
-            artifact_type: parsed.artifact_type().map(str::to_owned),
-            subject: parsed.subject().map(|subject| subject.digest().clone()),
-            annotations: parsed.annotations().clone(),
-            edges,
-        };
+        let row = ManifestRow::of(&parsed, manifest.bytes.len() as u64);
         let index = self.inner.shared.store.index();
         learn(
             "manifest",

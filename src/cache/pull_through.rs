@@ -82,6 +82,11 @@ pub struct OpenBlob {
 }
 
 impl OpenBlob {
+    /// A blob of the store.
+    pub fn stored(blob: crate::store::Blob, status: CacheStatus) -> Self {
+        stored(blob, status)
+    }
+
     /// Its length, where upstream told it.
     pub const fn size(&self) -> Option<u64> {
         self.size

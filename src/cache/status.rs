@@ -71,6 +71,8 @@ pub enum Reason {
     Negative,
     /// The mirror is told to be offline.
     Offline,
+    /// It was pushed here.
+    Pushed,
 }
 
 impl Reason {
@@ -91,6 +93,7 @@ impl Reason {
             Self::GoneUpstream => "gone-upstream",
             Self::Negative => "negative",
             Self::Offline => "offline",
+            Self::Pushed => "pushed",
         }
     }
 }

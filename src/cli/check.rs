@@ -49,12 +49,27 @@ pub(super) fn run(config: &Resolved) {
             }
         ));
     }
-    let definitions = config
+    for local in &config.locals {
+        output::line(&format!(
+            "{} takes pushes{}",
+            local.key,
+            if config.open_writes() {
+                ""
+            } else {
+                ", but not without [auth] while others can reach it"
+            }
+        ));
+    }
+    let remotes = config
         .remotes
         .iter()
-        .map(|remote| Definition {
-            key: remote.key.clone(),
-            serves: remote.serves.clone(),
+        .map(|remote| (&remote.key, remote.serves.clone()));
+    let locals = config.locals.iter().map(|local| (&local.key, Vec::new()));
+    let definitions = remotes
+        .chain(locals)
+        .map(|(key, serves)| Definition {
+            key: key.clone(),
+            serves,
         })
         .collect();
     let definitions = Definitions::new(definitions, config.default.clone());
@@ -68,6 +83,12 @@ pub(super) fn run(config: &Resolved) {
                 .map(|host| format!("{host}/team/app:1")),
         );
     }
+    samples.extend(
+        config
+            .locals
+            .iter()
+            .map(|local| format!("{}/team/app:1", local.key)),
+    );
     for sample in samples {
         let (name, tag) = sample.rsplit_once(':').unwrap_or((&sample, "latest"));
         let target = resolve(

@@ -24,8 +24,9 @@ pub(super) struct File {
     pub(super) mirror: Mirror,
     #[serde(default)]
     pub(super) remote: BTreeMap<Spanned<String>, Spanned<Remote>>,
+    #[serde(default)]
+    pub(super) local: BTreeMap<Spanned<String>, Local>,
     // Known by name, so that they are refused with a sentence of their own.
-    pub(super) local: Option<Spanned<toml::Value>>,
     #[serde(rename = "virtual")]
     pub(super) virtuals: Option<Spanned<toml::Value>>,
     pub(super) auth: Option<Spanned<toml::Value>>,
@@ -112,6 +113,8 @@ pub(super) struct Storage {
     pub(super) path: Option<PathBuf>,
     pub(super) max_size: Option<Size>,
     pub(super) min_free: Option<Size>,
+    pub(super) collect_every: Option<Span>,
+    pub(super) collect_grace: Option<Span>,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -119,6 +122,14 @@ pub(super) struct Storage {
 pub(super) struct Mirror {
     pub(super) default: Option<Spanned<String>>,
     pub(super) offline: bool,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Local {
+    pub(super) max_unique_tags: usize,
+    pub(super) immutable_tags: Vec<Spanned<String>>,
+    pub(super) delete: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -4,13 +4,13 @@
 //! line, the key and the remedy.
 
 mod diagnose;
+mod environment;
 mod file;
-mod overlay;
 mod resolve;
 mod units;
 
 pub use diagnose::ConfigError;
-pub use resolve::{Bind, Remote, Resolved, load};
+pub use resolve::{Bind, Local, Remote, Resolved, load};
 
 /// The configuration that is used where no file names another: the shipped `mirror.toml`.
 pub const BUILT_IN: &str = include_str!("../../mirror.toml");

@@ -5,17 +5,18 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use globset::{GlobBuilder, GlobSetBuilder};
 use ipnet::IpNet;
 use toml::{Spanned, Table, Value};
 use url::Url;
 
 use super::diagnose::{ConfigError, Problem};
+use super::environment;
 use super::file::{self, File};
-use super::overlay;
 use crate::repository::{Key, canonical_host};
 use crate::secret::Secret;
 use crate::upstream::{CredentialConfig, SecretSource, Timeouts};
-use crate::{cache, server, store};
+use crate::{cache, overlay, server, store};
 
 /// The most requests under way at a time that may be configured for one upstream.
 pub(super) const CONCURRENT_MAX: usize = 1024;
@@ -43,8 +44,36 @@ pub struct Resolved {
     pub binds: Vec<Bind>,
     /// The remotes.
     pub remotes: Vec<Remote>,
+    /// The local repositories.
+    pub locals: Vec<Local>,
+    /// How what nothing refers to is collected.
+    pub collection: overlay::Collection,
     /// What is allowed but perhaps not meant.
     pub warnings: Vec<String>,
+}
+
+impl Resolved {
+    /// Whether whoever reaches this mirror may push and delete: only while nobody else can.
+    pub fn open_writes(&self) -> bool {
+        let listeners = self
+            .listen
+            .iter()
+            .chain(&self.admin_listen)
+            .chain(self.binds.iter().filter_map(|bind| bind.listen.as_ref()));
+        self.trusted_proxies.is_empty()
+            && listeners
+                .into_iter()
+                .all(|address| address.ip().is_loopback())
+    }
+}
+
+/// A local repository.
+#[derive(Debug, Clone)]
+pub struct Local {
+    /// Its key.
+    pub key: Key,
+    /// What it is told.
+    pub config: overlay::Config,
 }
 
 /// A host or a listener that means one repository.
@@ -120,9 +149,10 @@ pub fn load(
     };
     let mut merged = parse(super::BUILT_IN)?;
     let own = parse(text)?;
-    if own.contains_key("remote") {
+    if own.contains_key("remote") || own.contains_key("local") {
         // A file that names any repository replaces the built-in ones.
         merged.remove("remote");
+        merged.remove("local");
         if !own
             .get("mirror")
             .and_then(Value::as_table)
@@ -132,7 +162,7 @@ pub fn load(
         }
     }
     merge(&mut merged, own);
-    overlay::apply(&mut merged, environment).map_err(ConfigError::plain)?;
+    environment::apply(&mut merged, environment).map_err(ConfigError::plain)?;
     let merged = toml::to_string(&merged).map_err(|error| ConfigError::plain(error.to_string()))?;
     let file: File = toml::from_str(&merged).map_err(|error| {
         ConfigError::plain(format!(
@@ -158,6 +188,12 @@ fn merge(under: &mut Table, over: Table) {
             }
         }
     }
+}
+
+fn hidden(key: &Key) -> String {
+    format!(
+        "the repository key `{key}` has no '-' or '.', so it hides the Docker Hub namespace of that name"
+    )
 }
 
 /// Collects everything that is wrong on the way.
@@ -202,7 +238,6 @@ impl Reader<'_> {
     /// `whole`: the merged configuration, in which everything that must exist exists.
     fn resolve(&mut self, file: File, whole: bool) -> Option<Resolved> {
         let later = [
-            ("local", &file.local),
             ("virtual", &file.virtuals),
             ("auth", &file.auth),
             ("limits", &file.limits),
@@ -213,7 +248,7 @@ impl Reader<'_> {
                 self.problem(
                     table.span(),
                     format!("[{name}] is not supported by this version"),
-                    "remove it: this version has remotes only",
+                    "remove it: this version has remotes and local repositories",
                 );
             }
         }
@@ -233,7 +268,7 @@ impl Reader<'_> {
                 }
             };
             if key.could_be_a_namespace() {
-                warnings.push(format!("the repository key `{key}` has no '-' or '.', so it hides the Docker Hub namespace of that name"));
+                warnings.push(hidden(&key));
             }
             for host in &remote.get_ref().serves {
                 if let Some(other) = hosts.insert(canonical_host(host.get_ref()), key.to_string()) {
@@ -246,17 +281,25 @@ impl Reader<'_> {
             }
             remotes.extend(self.remote(key, remote.into_inner()));
         }
-        let server = self.server(file.server, &remotes, whole)?;
+        let mut locals = Vec::new();
+        for (name, local) in file.local {
+            locals.extend(self.local(&name, &local, &remotes, &mut warnings));
+        }
+        let known: Vec<Key> = remotes
+            .iter()
+            .map(|remote| remote.key.clone())
+            .chain(locals.iter().map(|local: &Local| local.key.clone()))
+            .collect();
+        let server = self.server(file.server, &known, whole)?;
         if let Some(default) = &file.mirror.default {
             self.name(default);
         }
         let default = match &file.mirror.default {
             Some(default) => Key::parse(default.get_ref())
                 .ok()
-                .filter(|key| !whole || remotes.iter().any(|remote| remote.key == *key))
+                .filter(|key| !whole || known.contains(key))
                 .or_else(|| {
-                    let known: Vec<&str> =
-                        remotes.iter().map(|remote| remote.key.as_str()).collect();
+                    let known: Vec<&str> = known.iter().map(Key::as_str).collect();
                     self.no_such_name(
                         format!(
                             "mirror.default names no repository: `{}`",
@@ -276,14 +319,17 @@ impl Reader<'_> {
                         .any(|host| canonical_host(host) == "docker.io")
                 })
                 .or_else(|| remotes.first())
-                .map(|remote| remote.key.clone()),
+                .map(|remote| remote.key.clone())
+                .or_else(|| locals.first().map(|local| local.key.clone())),
         };
         if default.is_none() && whole && self.problems.is_empty() {
-            self.problem(0..0, "there is no repository", "write a [remote.<key>] table with a url, or no repository at all for the built-in ones");
+            self.problem(0..0, "there is no repository", "write a [remote.<key>] table with a url or a [local.<key>] table, or no repository at all for the built-in ones");
         }
         for remote in &mut remotes {
             remote.cache.offline |= file.mirror.offline;
         }
+        let collection = overlay::Collection::default();
+        let span = |span: Option<super::units::Span>, default| span.map_or(default, |span| span.0);
         let storage = store::Config {
             path: self.path(&file.storage.path.unwrap_or_else(|| "data".into())),
             max_size: file.storage.max_size.map_or(20 << 30, |size| size.0),
@@ -293,18 +339,73 @@ impl Reader<'_> {
             storage,
             default: default?,
             remotes,
+            locals,
+            collection: overlay::Collection {
+                every: span(file.storage.collect_every, collection.every),
+                grace: span(file.storage.collect_grace, collection.grace),
+            },
             warnings,
             ..server
         })
     }
 
-    /// The `[server]` table; what does not belong to it is filled in by the caller.
-    fn server(
+    /// One `[local.<key>]` table.
+    fn local(
         &mut self,
-        server: file::Server,
+        name: &Spanned<String>,
+        local: &file::Local,
         remotes: &[Remote],
-        whole: bool,
-    ) -> Option<Resolved> {
+        warnings: &mut Vec<String>,
+    ) -> Option<Local> {
+        let key = match Key::parse(name.get_ref()) {
+            Ok(key) => key,
+            Err(error) => {
+                self.problem(
+                    name.span(),
+                    format!("`{}` cannot be a repository key", name.get_ref()),
+                    error.to_string(),
+                );
+                return None;
+            }
+        };
+        if remotes.iter().any(|remote| remote.key == key) {
+            self.problem(
+                name.span(),
+                format!("`{key}` is a remote already"),
+                "give it a key of its own",
+            );
+        }
+        if key.could_be_a_namespace() {
+            warnings.push(hidden(&key));
+        }
+        let mut patterns = GlobSetBuilder::new();
+        for pattern in &local.immutable_tags {
+            match GlobBuilder::new(pattern.get_ref())
+                .literal_separator(true)
+                .build()
+            {
+                Ok(glob) => {
+                    patterns.add(glob);
+                }
+                Err(error) => self.problem(
+                    pattern.span(),
+                    format!("this is no pattern: {}", error.kind()),
+                    "write it like \"v*\"",
+                ),
+            }
+        }
+        Some(Local {
+            key,
+            config: overlay::Config {
+                max_unique_tags: local.max_unique_tags,
+                immutable_tags: patterns.build().ok()?,
+                delete: local.delete.unwrap_or(true),
+            },
+        })
+    }
+
+    /// The `[server]` table; what does not belong to it is filled in by the caller.
+    fn server(&mut self, server: file::Server, known: &[Key], whole: bool) -> Option<Resolved> {
         let mut listen = Vec::new();
         if let Some(addresses) = server.listen {
             let at = addresses.span();
@@ -345,7 +446,7 @@ impl Reader<'_> {
             self.name(&bind.repository);
             let known = Key::parse(bind.repository.get_ref())
                 .ok()
-                .filter(|key| !whole || remotes.iter().any(|remote| remote.key == *key));
+                .filter(|key| !whole || known.contains(key));
             match known {
                 Some(repository) if bind.host.is_some() != bind.listen.is_some() => {
                     binds.push(Bind {
@@ -400,6 +501,8 @@ impl Reader<'_> {
             default,
             binds,
             remotes: Vec::new(),
+            locals: Vec::new(),
+            collection: overlay::Collection::default(),
             warnings: Vec::new(),
         })
     }

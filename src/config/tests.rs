@@ -201,9 +201,19 @@ fn errors_point_at_file_line_key_and_remedy() {
             "127.0.0.1:5000",
         ),
         (
-            "[local.dev-local]\n",
+            "[virtual.docker-virtual]\n",
             "mirror.toml:1",
             "not supported by this version",
+        ),
+        (
+            "[local.dev-local]\nimmutable_tags = [\"v[\"]\n",
+            "mirror.toml:2",
+            "v*",
+        ),
+        (
+            "[remote.a-b]\nurl = \"https://x\"\n[local.a-b]\n",
+            "mirror.toml:3",
+            "a key of its own",
         ),
         (
             "[remote.a-b]\nurl = \"https://x\"\nadmit = { min_age = \"72h\" }\n",

@@ -150,6 +150,14 @@ impl Hasher {
         }
     }
 
+    /// What it makes.
+    pub const fn algorithm(&self) -> Algorithm {
+        match &self.0 {
+            State::Sha256(_) => Algorithm::Sha256,
+            State::Sha512(_) => Algorithm::Sha512,
+        }
+    }
+
     /// The digest of all bytes taken in.
     pub fn finish(self) -> Digest {
         match self.0 {

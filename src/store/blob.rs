@@ -130,6 +130,11 @@ impl Blob {
         }
     }
 
+    /// Makes its bytes durable. Blocks.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.handle.file.sync_all()
+    }
+
     /// The whole content, for what is small; an error where it is longer than `limit`.
     pub async fn read_whole(&self, limit: usize) -> io::Result<Bytes> {
         let size = usize::try_from(self.handle.size)

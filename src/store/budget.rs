@@ -5,6 +5,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::index::Counted;
+
 /// The books. Shared by everyone who writes.
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -17,6 +19,9 @@ pub(super) struct Budget {
 pub(super) struct Books {
     pub(super) cached: u64,
     pub(super) blobs: u64,
+    /// Bytes of what was pushed, which no limit of the cache concerns.
+    pub(super) pushed: u64,
+    pub(super) pushed_blobs: u64,
     pub(super) parts: u64,
     pub(super) quarantined: u64,
     pub(super) reserved: u64,
@@ -28,6 +33,26 @@ impl Books {
         self.cached
             .saturating_add(self.parts)
             .saturating_add(self.quarantined)
+    }
+
+    fn enter(&mut self, blob: Counted) {
+        if blob.pushed {
+            self.pushed += blob.size;
+            self.pushed_blobs += 1;
+        } else {
+            self.cached += blob.size;
+            self.blobs += 1;
+        }
+    }
+
+    fn leave(&mut self, blob: Counted) {
+        let (bytes, blobs) = if blob.pushed {
+            (&mut self.pushed, &mut self.pushed_blobs)
+        } else {
+            (&mut self.cached, &mut self.blobs)
+        };
+        *bytes = bytes.saturating_sub(blob.size);
+        *blobs = blobs.saturating_sub(1);
     }
 
     const fn committed(&self) -> u64 {
@@ -72,17 +97,28 @@ impl Budget {
     }
 
     /// Blobs were found that had no row.
-    pub(super) fn blobs_adopted(&self, blobs: u64, bytes: u64) {
+    pub(super) fn blobs_adopted(&self, adopted: &[Counted]) {
         let mut books = self.open();
-        books.blobs += blobs;
-        books.cached += bytes;
+        for blob in adopted {
+            books.enter(*blob);
+        }
     }
 
     /// A blob's row is gone.
-    pub(super) fn blob_dropped(&self, bytes: u64) {
+    pub(super) fn blob_dropped(&self, blob: Counted) {
+        self.open().leave(blob);
+    }
+
+    /// Blobs changed sides: what was cached is pushed now, or the other way round.
+    pub(super) fn blobs_changed(&self, now: &[Counted]) {
         let mut books = self.open();
-        books.blobs = books.blobs.saturating_sub(1);
-        books.cached = books.cached.saturating_sub(bytes);
+        for blob in now {
+            books.leave(Counted {
+                pushed: !blob.pushed,
+                ..*blob
+            });
+            books.enter(*blob);
+        }
     }
 
     /// A part that waited is gone.
@@ -131,12 +167,14 @@ impl Reservation {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
-    /// The fill became a blob of `size` bytes; its row had counted `before` until now.
-    pub(super) fn into_blob(mut self, before: Option<u64>, size: u64) {
+    /// The fill became a blob; its row had counted as `before` until now.
+    pub(super) fn into_blob(mut self, before: Option<Counted>, blob: Counted) {
         let mut books = self.budget.open();
         books.reserved = books.reserved.saturating_sub(self.bytes);
-        books.cached = books.cached.saturating_sub(before.unwrap_or(0)) + size;
-        books.blobs += u64::from(before.is_none());
+        if let Some(before) = before {
+            books.leave(before);
+        }
+        books.enter(blob);
         drop(books);
         self.bytes = 0;
     }

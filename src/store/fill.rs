@@ -16,8 +16,9 @@ use tracing::{debug, warn};
 
 use super::blob::Blob;
 use super::budget::Reservation;
+use super::layout::Place;
 use super::parts::Waiting;
-use super::shared::{Kept, Shared, hash_prefix};
+use super::shared::{Class, Kept, Shared, hash_prefix};
 use super::staged::Failure;
 use super::{CommitError, StageError};
 use crate::clock;
@@ -289,10 +290,10 @@ impl Fill {
             }
         };
         let kept = self.shared.publish(
-            &self.name,
+            (Place::Staging, &self.name),
             &self.digest,
             (Arc::clone(&self.file), self.written),
-            false,
+            Class::default(),
             reservation,
         );
         self.end();

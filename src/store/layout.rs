@@ -7,6 +7,8 @@
 //! blobs/<algorithm>/<2 hex>/<hex>
 //! staging/<algorithm>-<hex>.part
 //! quarantine/<algorithm>-<hex>.<stamp>
+//! uploads/<uuid>              what a push session holds; <uuid>.json says whose it is
+//! journal                     what local repositories hold (the one thing here that cannot be fetched again)
 //! index.sqlite
 //! ```
 //!
@@ -46,6 +48,7 @@ pub(super) struct Layout {
     sha512: OwnedFd,
     staging: OwnedFd,
     quarantine: OwnedFd,
+    uploads: OwnedFd,
     lock: Mutex<Option<File>>,
 }
 
@@ -54,6 +57,7 @@ pub(super) struct Layout {
 pub(super) enum Place {
     Staging,
     Quarantine,
+    Uploads,
 }
 
 /// What became of a rename into place.
@@ -95,6 +99,7 @@ impl Layout {
             sha512: algorithm(Algorithm::Sha512)?,
             staging: directory("staging")?,
             quarantine: directory("quarantine")?,
+            uploads: directory("uploads")?,
             lock: Mutex::new(Some(lock)),
             root,
             root_fd,
@@ -136,21 +141,21 @@ impl Layout {
         }
     }
 
-    /// Moves a staged file into place.
+    /// Moves a file of `place` under its digest.
     pub(super) fn publish(
         &self,
-        staged: &str,
+        (place, staged): (Place, &str),
         digest: &Digest,
         replace: bool,
     ) -> io::Result<Published> {
+        let from = self.place(place);
         let shard = make_directory(self.algorithm(digest), shard(digest))?;
         let hex = digest.hex();
         if replace {
-            rustix::fs::renameat(&self.staging, staged, &shard, hex)?;
+            rustix::fs::renameat(from, staged, &shard, hex)?;
             return Ok(Published::Renamed);
         }
-        match rustix::fs::renameat_with(&self.staging, staged, &shard, hex, RenameFlags::NOREPLACE)
-        {
+        match rustix::fs::renameat_with(from, staged, &shard, hex, RenameFlags::NOREPLACE) {
             Ok(()) => Ok(Published::Renamed),
             Err(Errno::EXIST) => Ok(Published::Taken),
             // The file system does not know the flag. Nobody else writes here (the lock) and nobody else of us changes this digest
@@ -159,7 +164,7 @@ impl Layout {
                 if rustix::fs::statat(&shard, hex, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
                     return Ok(Published::Taken);
                 }
-                rustix::fs::renameat(&self.staging, staged, &shard, hex)?;
+                rustix::fs::renameat(from, staged, &shard, hex)?;
                 Ok(Published::Renamed)
             }
             Err(error) => Err(error.into()),
@@ -187,8 +192,13 @@ impl Layout {
 
     /// Opens a staged file for writing and reading; what stands there that is no plain file is an error.
     pub(super) fn open_staged(&self, name: &str) -> io::Result<File> {
+        self.open_file(Place::Staging, name)
+    }
+
+    /// Opens (or makes) a plain file of `place` for writing and reading; what stands there that is none is an error.
+    pub(super) fn open_file(&self, place: Place, name: &str) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(&self.staging, name, flags, FILE)?);
+        let file = File::from(rustix::fs::openat(self.place(place), name, flags, FILE)?);
         if file.metadata()?.is_file() {
             Ok(file)
         } else {
@@ -243,6 +253,21 @@ impl Layout {
         Ok((digests, others))
     }
 
+    /// Makes the name of a blob durable.
+    pub(super) fn sync_name(&self, digest: &Digest) -> io::Result<()> {
+        let parent = self.algorithm(digest);
+        rustix::fs::fsync(open_directory(parent, shard(digest))?)?;
+        Ok(rustix::fs::fsync(parent)?)
+    }
+
+    /// Opens the journal, making it where it is missing.
+    pub(super) fn open_journal(&self) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::openat(&self.root_fd, "journal", flags, FILE)?);
+        rustix::fs::fsync(&self.root_fd)?;
+        Ok(file)
+    }
+
     /// Bytes that are free on the file system for us.
     pub(super) fn free(&self) -> io::Result<u64> {
         let stat = rustix::fs::fstatvfs(&self.root_fd)?;
@@ -274,6 +299,7 @@ impl Layout {
         match place {
             Place::Staging => &self.staging,
             Place::Quarantine => &self.quarantine,
+            Place::Uploads => &self.uploads,
         }
     }
 }

@@ -10,11 +10,15 @@
 mod background;
 mod blob;
 mod budget;
+mod change;
 mod choice;
 mod clean;
 mod error;
 mod fill;
+mod frames;
+mod holds;
 pub mod index;
+mod journal;
 mod keyed;
 mod layout;
 mod lock;
@@ -30,6 +34,7 @@ mod stamp;
 mod start;
 mod sync;
 mod unsettled;
+mod uploads;
 
 #[cfg(test)]
 mod tests;
@@ -46,13 +51,17 @@ use tokio::task::spawn_blocking;
 use tracing::warn;
 
 pub use blob::Blob;
+pub use change::Change;
 pub use error::{CommitError, OpenError, StageError, StoreError};
+pub use holds::Hold;
 pub use index::{Index, IndexError};
 pub use staged::{Part, Staged};
+pub use uploads::{FoundUpload, UploadFile};
 
 use crate::oci::Digest;
 use crate::tasks::Tasks;
-use shared::{Kept, Shared};
+use layout::Place;
+use shared::{Class, Kept, Shared};
 
 /// How long closing waits for fills to end.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
@@ -82,6 +91,12 @@ pub struct Usage {
     pub reserved_bytes: u64,
     /// How many blobs.
     pub blobs: u64,
+    /// Bytes of what was pushed; the limit does not concern it.
+    pub pushed_bytes: u64,
+    /// How many pushed blobs.
+    pub pushed_blobs: u64,
+    /// Bytes that push sessions hold.
+    pub upload_bytes: u64,
     /// Blobs evicted since the start.
     pub evictions: u64,
     /// Damaged blobs moved aside since the start.
@@ -110,7 +125,13 @@ impl Store {
                 source: io::Error::other(broken),
             })
         })?;
+        let (shared, journal) = shared;
         let shared = Arc::new(shared);
+        let path = shared.layout.root().to_owned();
+        shared
+            .journal
+            .start(journal, &shared)
+            .map_err(|source| OpenError::Io { path, source })?;
         background::start(&shared, tasks, damage);
         Ok(Self { shared })
     }
@@ -186,6 +207,9 @@ impl Store {
             quarantined_bytes: books.quarantined,
             reserved_bytes: books.reserved,
             blobs: books.blobs,
+            pushed_bytes: books.pushed,
+            pushed_blobs: books.pushed_blobs,
+            upload_bytes: self.shared.upload_bytes.load(Ordering::Relaxed),
             evictions: self.shared.evictions.load(Ordering::Relaxed),
             quarantined: self.shared.quarantined.load(Ordering::Relaxed),
             max_size: self.shared.budget.limit(),
@@ -241,7 +265,17 @@ fn put(shared: &Shared, digest: &Digest, bytes: &[u8]) -> Result<Blob, StoreErro
             return Err(StageError::from(error).into());
         }
     };
-    match shared.publish(&name, digest, (file, size), true, reservation) {
+    let class = Class {
+        manifest: true,
+        pushed: false,
+    };
+    match shared.publish(
+        (Place::Staging, &name),
+        digest,
+        (file, size),
+        class,
+        reservation,
+    ) {
         Kept::Blob(blob) => Ok(blob),
         Kept::Loose(_blob, error) => Err(StageError::from(error).into()),
     }

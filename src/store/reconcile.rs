@@ -101,14 +101,15 @@ impl Shared {
                 digest: (*digest).clone(),
                 size: metadata.len(),
                 manifest: false,
+                pushed: false,
                 state: State::Suspect,
                 // The nearest thing to a last use that is left. A time in the future would outlive everything.
                 last_use: modified.min(now).as_ms(),
                 added: now,
             });
         }
-        let (count, bytes) = self.index.adopt_blobs(blobs)?;
-        self.budget.blobs_adopted(count, bytes);
-        Ok(count)
+        let adopted = self.index.adopt_blobs(blobs)?;
+        self.budget.blobs_adopted(&adopted);
+        Ok(u64::try_from(adopted.len()).unwrap_or(u64::MAX))
     }
 }

@@ -15,7 +15,9 @@ use tracing::{error, warn};
 
 use super::blob::{Blob, DamageReports, Handle};
 use super::budget::{Budget, Reservation};
-use super::index::{Index, NewBlob, State};
+use super::holds::Holds;
+use super::index::{Counted, Index, NewBlob, State};
+use super::journal::Journal;
 use super::keyed::Keyed;
 use super::layout::{Layout, Place, Published};
 use super::open_files::OpenFiles;
@@ -50,6 +52,10 @@ pub(super) struct Shared {
     /// Fills that run.
     pub(super) fills: watch::Sender<usize>,
     pub(super) counter: AtomicU64,
+    pub(super) holds: Holds,
+    pub(super) journal: Journal,
+    /// Bytes that push sessions hold.
+    pub(super) upload_bytes: AtomicU64,
     /// Blobs evicted since the start.
     pub(super) evictions: AtomicU64,
     /// Damaged blobs moved aside since the start.
@@ -83,6 +89,15 @@ impl Settled {
                 .wait_timeout_while(done, patience, |done| !*done),
         );
     }
+}
+
+/// What a blob is entered as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Class {
+    /// A manifest, which is evicted after all blobs.
+    pub(super) manifest: bool,
+    /// Pushed, so that nothing but a deletion removes it.
+    pub(super) pushed: bool,
 }
 
 /// What became of verified bytes that were to be kept.
@@ -157,28 +172,28 @@ impl Shared {
                 self.index.blob_verified(digest)?;
             } else {
                 let adopted = self.index.adopt_blobs(vec![self.new_blob(digest, size)])?;
-                self.budget.blobs_adopted(adopted.0, adopted.1);
+                self.budget.blobs_adopted(&adopted);
             }
             self.unsettled.add(digest.clone(), size);
         }
         Ok(Some(self.enter(digest, size, Arc::new(file))))
     }
 
-    /// Puts a verified staged file under its name and enters it. Whatever happens, nothing of it stays in staging.
+    /// Puts a verified file under its name and enters it. Whatever happens, nothing of it stays where it was written.
     pub(super) fn publish(
         &self,
-        staged: &str,
+        staged: (Place, &str),
         digest: &Digest,
         content: (Arc<File>, u64),
-        manifest: bool,
+        class: Class,
         reservation: Reservation,
     ) -> Kept {
         let (file, size) = content;
-        match self.try_publish(staged, digest, (&file, size), manifest, reservation) {
+        match self.try_publish(staged, digest, (&file, size), class, reservation) {
             Ok(blob) => Kept::Blob(blob),
             Err(error) => {
                 warn!(%digest, %error, "a verified blob could not be kept");
-                self.remove_staged(staged);
+                self.remove_file(staged);
                 let handle = Handle::new(
                     digest.clone(),
                     size,
@@ -193,10 +208,10 @@ impl Shared {
 
     fn try_publish(
         &self,
-        staged: &str,
+        staged: (Place, &str),
         digest: &Digest,
         (file, size): (&Arc<File>, u64),
-        manifest: bool,
+        class: Class,
         reservation: Reservation,
     ) -> io::Result<Blob> {
         if self.unsettled.was_removed(digest) {
@@ -205,18 +220,22 @@ impl Shared {
         let _key = self.keys.lock(digest);
         if self.layout.publish(staged, digest, false)? == Published::Taken {
             if let Some(winner) = self.existing(digest, size)? {
-                self.remove_staged(staged);
+                self.remove_file(staged);
                 return Ok(winner);
             }
             // What stands there has no row, or one that does not vouch for it; ours is verified.
             self.layout.publish(staged, digest, true)?;
         }
         let new = NewBlob {
-            manifest,
+            manifest: class.manifest,
+            pushed: class.pushed,
             ..self.new_blob(digest, size)
         };
         match self.index.put_blob(new) {
-            Ok(before) => reservation.into_blob(before, size),
+            Ok(before) => {
+                let pushed = class.pushed || before.is_some_and(|before| before.pushed);
+                reservation.into_blob(before, Counted { size, pushed });
+            }
             Err(error) => {
                 self.unsettled.removed(digest.clone());
                 self.layout.remove_blob(digest)?;
@@ -248,19 +267,22 @@ impl Shared {
         Ok(Some(self.enter(digest, size, Arc::new(file))))
     }
 
-    /// Lets a blob go. Answers the bytes that this frees; none where it is pinned or gone.
-    pub(super) fn evict(&self, digest: &Digest, even_pinned: bool) -> Result<u64, StoreError> {
+    /// Lets a blob go. Answers the bytes that this frees; none where it is pinned, pushed, held by a push under way, or gone.
+    pub(super) fn evict(&self, digest: &Digest, even_held: bool) -> Result<u64, StoreError> {
         let _key = self.keys.lock(digest);
+        if !even_held && self.holds.is_held(digest) {
+            return Ok(0);
+        }
         let row = self.index.blob(digest)?;
-        let mut dropped = self.index.drop_blob(digest, even_pinned);
-        let pinned = row.as_ref().is_none_or(|row| row.pinned) && !even_pinned;
-        if dropped.as_ref().is_err_and(IndexError::is_full) && !pinned {
+        let mut dropped = self.index.drop_blob(digest, even_held);
+        let stays = row.as_ref().is_none_or(|row| row.pinned || row.pushed) && !even_held;
+        if dropped.as_ref().is_err_and(IndexError::is_full) && !stays {
             // On a full disk the row cannot change before the file has given its room.
             self.files.remove(digest);
             self.layout.remove_blob(digest)?;
-            dropped = self.index.drop_blob(digest, even_pinned);
+            dropped = self.index.drop_blob(digest, even_held);
         }
-        let Some(size) = dropped? else {
+        let Some(gone) = dropped? else {
             return Ok(0);
         };
         self.files.remove(digest);
@@ -270,13 +292,14 @@ impl Shared {
             let state = row.map_or(State::Suspect, |row| row.state);
             self.index.put_blob(NewBlob {
                 state,
-                ..self.new_blob(digest, size)
+                pushed: gone.pushed,
+                ..self.new_blob(digest, gone.size)
             })?;
             return Err(error.into());
         }
-        self.budget.blob_dropped(size);
+        self.budget.blob_dropped(gone);
         self.evictions.fetch_add(1, Ordering::Relaxed);
-        Ok(size)
+        Ok(gone.size)
     }
 
     /// Takes a damaged blob out of use and keeps its file for a look; true where there was something.
@@ -328,16 +351,21 @@ impl Shared {
     pub(super) fn drop_row(&self, digest: &Digest) -> Result<bool, StoreError> {
         self.files.remove(digest);
         let dropped = self.index.drop_blob(digest, true)?;
-        if let Some(size) = dropped {
-            self.budget.blob_dropped(size);
+        if let Some(gone) = dropped {
+            self.budget.blob_dropped(gone);
         }
         Ok(dropped.is_some())
     }
 
     /// Removes a staged file that is of no use any more.
     pub(super) fn remove_staged(&self, name: &str) {
-        if let Err(error) = self.layout.remove(Place::Staging, name) {
-            warn!(name, %error, "a part cannot be removed; the next start tries again");
+        self.remove_file((Place::Staging, name));
+    }
+
+    /// The same for a file of any place.
+    pub(super) fn remove_file(&self, (place, name): (Place, &str)) {
+        if let Err(error) = self.layout.remove(place, name) {
+            warn!(?place, name, %error, "a part cannot be removed; the next start tries again");
         }
     }
 
@@ -374,6 +402,7 @@ impl Shared {
             digest: digest.clone(),
             size,
             manifest: false,
+            pushed: false,
             state: State::Settling,
             last_use: self.stamp(),
             added: clock::now(),

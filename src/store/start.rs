@@ -4,6 +4,7 @@
 //! files are compared with it behind the start. No state of cached things stops it.
 
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -13,7 +14,9 @@ use tracing::{info, warn};
 
 use super::blob::DamageReports;
 use super::budget::{Books, Budget};
+use super::holds::Holds;
 use super::index::{Index, Totals};
+use super::journal::{self, Journal};
 use super::keyed::Keyed;
 use super::layout::{Layout, Place, is_part_name, parse_part_name};
 use super::open_files::OpenFiles;
@@ -24,12 +27,17 @@ use super::stamp::Stamps;
 use super::unsettled::Unsettled;
 use super::{Config, OpenError, clean};
 use crate::clock::{self, Wall};
+use crate::oci::Digest;
+use crate::oci::manifest::MANIFEST_MAX;
 
 /// With less than this free, what is dispensable goes before the index is opened, because that needs a little room.
 const START_FREE: u64 = 4 << 20;
 
 /// Opens the store at `config.path`. Blocks.
-pub(super) fn open(config: Config, reports: DamageReports) -> Result<Shared, OpenError> {
+pub(super) fn open(
+    config: Config,
+    reports: DamageReports,
+) -> Result<(Shared, journal::Opened), OpenError> {
     let layout = Layout::open(&config.path)?;
     let root = layout.root().to_owned();
     let at = |path: &Path| {
@@ -40,6 +48,10 @@ pub(super) fn open(config: Config, reports: DamageReports) -> Result<Shared, Ope
     let was_clean = clean::take(&root, &Index::file(&root)).map_err(at(&root))?;
     make_room_to_start(&layout);
     let (index, rebuilt) = Index::open(&root, !was_clean, now).map_err(at(&Index::file(&root)))?;
+    let (journal, opened) = layout
+        .open_journal()
+        .and_then(|file| Journal::open(file, &index, |digest| read_small(&layout, digest)))
+        .map_err(at(&root.join("journal")))?;
     let totals = first_figures(&index).unwrap_or_else(|error| {
         warn!(%error, "the index does not give its figures; they are counted anew");
         Totals::default()
@@ -47,6 +59,8 @@ pub(super) fn open(config: Config, reports: DamageReports) -> Result<Shared, Ope
     let mut books = Books {
         cached: totals.bytes,
         blobs: totals.blobs,
+        pushed: totals.pushed_bytes,
+        pushed_blobs: totals.pushed_blobs,
         ..Books::default()
     };
     let stamps = Stamps::after(totals.last_use);
@@ -65,11 +79,14 @@ pub(super) fn open(config: Config, reports: DamageReports) -> Result<Shared, Ope
         path = %root.display(),
         blobs = books.blobs,
         bytes = books.cached,
+        pushed_blobs = books.pushed_blobs,
+        pushed_bytes = books.pushed,
         clean = was_clean,
         rebuilt,
         "store opened"
     );
-    Ok(Shared {
+    let shared = Shared {
+        journal,
         budget: Budget::new(config.max_size, books),
         config,
         index,
@@ -86,10 +103,25 @@ pub(super) fn open(config: Config, reports: DamageReports) -> Result<Shared, Ope
         syncing: Mutex::default(),
         fills: watch::Sender::new(0),
         counter: AtomicU64::new(0),
+        holds: Holds::default(),
+        upload_bytes: AtomicU64::new(0),
         evictions: AtomicU64::new(0),
         quarantined: AtomicU64::new(0),
         layout,
-    })
+    };
+    Ok((shared, opened))
+}
+
+/// A manifest's bytes, for the journal; none where they are not here or do not agree with their name.
+fn read_small(layout: &Layout, digest: &Digest) -> Option<Vec<u8>> {
+    let file = layout.open_blob(digest).ok()??;
+    let size = file.metadata().ok()?.len();
+    let size = usize::try_from(size)
+        .ok()
+        .filter(|size| *size <= MANIFEST_MAX)?;
+    let mut bytes = vec![0; size];
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    (Digest::of_with(digest.algorithm(), &bytes) == *digest).then_some(bytes)
 }
 
 /// Writes down what is only in memory, syncs, closes the index, leaves the mark of a clean stop if it is one, lets go of the lock. Blocks.
@@ -115,7 +147,7 @@ pub(super) fn close(shared: &Shared, quiet: bool) {
 /// Channels for reports of damage.
 pub(super) fn reports() -> (
     DamageReports,
-    mpsc::UnboundedReceiver<(crate::oci::Digest, &'static str)>,
+    mpsc::UnboundedReceiver<(Digest, &'static str)>,
 ) {
     mpsc::unbounded_channel()
 }

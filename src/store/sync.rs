@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use tracing::{error, warn};
 
+use super::index::State;
 use super::shared::Shared;
 
 impl Shared {
@@ -24,6 +25,11 @@ impl Shared {
                 error!(%error, blobs = round.blobs.len(), "a sync failed; the blobs since the last one are dropped");
                 self.unsettled.fail();
                 for digest in &round.blobs {
+                    // What was pushed was synced by itself before anyone was told.
+                    let row = self.index.blob(digest);
+                    if row.is_ok_and(|row| row.is_some_and(|row| row.state == State::Durable)) {
+                        continue;
+                    }
                     if let Err(error) = self.evict(digest, true) {
                         error!(%digest, %error, "a blob that is not on disk cannot be dropped");
                     }

@@ -47,10 +47,14 @@ async fn max_size_holds_while_clients_pull() {
 }
 
 /// A file system of its own; needs root, as the whole test run does.
-struct SmallDisk(tempfile::TempDir);
+pub struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    fn new(size: &str) -> Self {
+    pub fn path(&self) -> &std::path::Path {
+        self.0.path()
+    }
+
+    pub fn new(size: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mounted = Command::new("mount")
             .args([
@@ -69,7 +73,7 @@ impl SmallDisk {
 }
 
 /// Writes until there is no room.
-fn fill_up(path: &std::path::Path) {
+pub fn fill_up(path: &std::path::Path) {
     use std::io::Write as _;
     let mut file = std::fs::File::create(path).unwrap();
     while file.write_all(&[0; 4096]).is_ok() {}

@@ -31,6 +31,7 @@ mod manners;
 mod names;
 mod outage;
 mod pulls;
+mod push;
 mod ranges;
 mod security;
 mod tls;

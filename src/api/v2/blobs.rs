@@ -8,21 +8,22 @@ use super::super::error::ApiError;
 use super::super::record::Record;
 use super::super::{Call, respond};
 use crate::body::Body;
-use crate::cache::{HOLD_BACK, OpenBlob, Promise, PullThrough};
+use crate::cache::{HOLD_BACK, OpenBlob, Promise};
 use crate::oci::media_type::OCTET_STREAM;
 use crate::oci::range::{ByteRange, ContentRange, RangeHeader, RangeSpec, Resolved};
 use crate::oci::{Digest, ErrorCode, Name};
+use crate::repository::Repository;
 
 pub(super) async fn blob(
     call: &Call<'_>,
-    cache: &PullThrough,
+    repository: &Repository,
     name: &Name,
     digest: &Digest,
     record: &mut Record,
 ) -> Result<Response<Body>, ApiError> {
-    let failed = |error| ApiError::from_cache(&error, ErrorCode::BlobUnknown);
+    let failed = |error| ApiError::from_repository(error, ErrorCode::BlobUnknown);
     if *call.method == Method::HEAD {
-        let (size, status) = cache
+        let (size, status) = repository
             .stat_blob(&call.hops, name, digest)
             .await
             .map_err(failed)?;
@@ -38,7 +39,7 @@ pub(super) async fn blob(
         }
         return Ok(response);
     }
-    let open = cache
+    let open = repository
         .open_blob(&call.hops, name, digest)
         .await
         .map_err(failed)?;

@@ -8,23 +8,23 @@ use super::super::record::Record;
 use super::super::{Api, Call, Place, Role, respond};
 use super::json as json_response;
 use crate::body::Body;
-use crate::cache::PullThrough;
 use crate::oci::media_type::OCI_INDEX;
 use crate::oci::page::{self, Page};
 use crate::oci::{Digest, ErrorCode, Name, link, referrers};
+use crate::repository::Repository;
 
 pub(super) async fn tags(
     call: &Call<'_>,
-    cache: &PullThrough,
+    repository: &Repository,
     name: &Name,
     shown: &str,
     record: &mut Record,
 ) -> Result<Response<Body>, ApiError> {
     let page = parse_page(call)?;
-    let (tags, status) = cache
+    let (tags, status) = repository
         .tags(&call.hops, name)
         .await
-        .map_err(|error| ApiError::from_cache(&error, ErrorCode::NameUnknown))?;
+        .map_err(|error| ApiError::from_repository(error, ErrorCode::NameUnknown))?;
     let (cut, next) = page::cut(&tags, &page);
     let mut response = json_response(json!({ "name": shown, "tags": cut }).to_string());
     respond::cache(response.headers_mut(), status, record);
@@ -34,15 +34,15 @@ pub(super) async fn tags(
 
 pub(super) async fn referrers(
     call: &Call<'_>,
-    cache: &PullThrough,
+    repository: &Repository,
     name: &Name,
     subject: &Digest,
     record: &mut Record,
 ) -> Result<Response<Body>, ApiError> {
-    let (list, status) = cache
+    let (list, status) = repository
         .referrers(&call.hops, name, subject)
         .await
-        .map_err(|error| ApiError::from_cache(&error, ErrorCode::ManifestUnknown))?;
+        .map_err(|error| ApiError::from_repository(error, ErrorCode::ManifestUnknown))?;
     let wanted = call
         .query
         .iter()
@@ -95,13 +95,13 @@ impl Api {
             if one.is_some_and(|one| one != key) {
                 continue;
             }
-            let Some(cache) = self.config.remotes.get(key) else {
+            let Some(repository) = self.config.repositories.get(key) else {
                 continue;
             };
-            let known = cache
+            let known = repository
                 .names()
                 .await
-                .map_err(|error| ApiError::from_cache(&error, ErrorCode::NameUnknown))?;
+                .map_err(|error| ApiError::from_repository(error, ErrorCode::NameUnknown))?;
             let plain = one.is_some() || key == definitions.default_key();
             names.extend(
                 known

@@ -6,12 +6,13 @@ use super::super::error::ApiError;
 use super::super::record::Record;
 use super::super::{Call, respond};
 use crate::body::Body;
-use crate::cache::{PullThrough, Want};
+use crate::cache::Want;
 use crate::oci::{Accept, ErrorCode, Name, Reference};
+use crate::repository::Repository;
 
 pub(super) async fn manifest(
     call: &Call<'_>,
-    cache: &PullThrough,
+    repository: &Repository,
     name: &Name,
     reference: &Reference,
     record: &mut Record,
@@ -22,26 +23,16 @@ pub(super) async fn manifest(
     } else {
         Want::Body
     };
-    let opened = match reference {
-        Reference::Digest(digest) => {
-            cache
-                .manifest_by_digest(&call.hops, name, digest, want)
-                .await
-        }
-        Reference::Tag(tag) => {
-            let accept = Accept::parse(
-                call.headers
-                    .get_all(header::ACCEPT)
-                    .iter()
-                    .filter_map(|value| value.to_str().ok()),
-            );
-            cache
-                .manifest_by_tag(&call.hops, name, tag, &accept, want)
-                .await
-        }
-    };
-    let opened =
-        opened.map_err(|error| ApiError::from_cache(&error, ErrorCode::ManifestUnknown))?;
+    let accept = Accept::parse(
+        call.headers
+            .get_all(header::ACCEPT)
+            .iter()
+            .filter_map(|value| value.to_str().ok()),
+    );
+    let opened = repository
+        .manifest(&call.hops, name, reference, &accept, want)
+        .await
+        .map_err(|error| ApiError::from_repository(error, ErrorCode::ManifestUnknown))?;
     let unchanged = respond::not_modified(call.headers, &opened.told.digest);
     let body = if unchanged {
         Body::empty()

@@ -1,17 +1,21 @@
-//! The registry API (OCI distribution-spec 1.1, Docker Registry HTTP API V2), reading.
+//! The registry API (OCI distribution-spec 1.1, Docker Registry HTTP API V2).
 
 mod blobs;
 mod lists;
 mod manifests;
+mod uploads;
+mod writes;
 
 use http::{HeaderName, HeaderValue, Method, Response, header};
 
 use super::error::ApiError;
 use super::record::Record;
 use super::{Api, Call, Place, respond};
-use crate::body::Body;
+use crate::body::{Body, Chunks};
 use crate::oci::path::Endpoint;
+use crate::oci::reference::ReferenceError;
 use crate::oci::{Digest, ErrorCode, Reference};
+use crate::repository::{Repository, Target};
 
 impl Api {
     /// Answers a request under `/v2`.
@@ -20,6 +24,7 @@ impl Api {
         call: &Call<'_>,
         place: Place<'_>,
         endpoint: Endpoint,
+        body: Chunks,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
         let reads = matches!(*call.method, Method::GET | Method::HEAD);
@@ -40,36 +45,46 @@ impl Api {
             Endpoint::Tags { name } => (name, "tags"),
             Endpoint::Referrers { name, .. } => (name, "referrers"),
         };
-        let (target, cache) = self.resolve(call, place, name)?;
+        let (target, repository) = self.resolve(call, place, name)?;
         record.note_repository(target.key.as_str(), kind);
-        if writes {
-            return Err(ApiError::read_only(&target.key));
-        }
         let image = &target.name;
-        let answer = match &endpoint {
-            Endpoint::Manifest { reference, .. } => {
-                let reference = Reference::parse(reference).map_err(|error| match error {
-                    crate::oci::reference::ReferenceError::Digest(error) => {
-                        ApiError::invalid(ErrorCode::DigestInvalid, error)
-                    }
-                    crate::oci::reference::ReferenceError::Tag(error) => {
-                        ApiError::invalid(ErrorCode::TagInvalid, error)
-                    }
-                })?;
-                manifests::manifest(call, cache, image, &reference, record).await
+        let uploads = matches!(
+            endpoint,
+            Endpoint::Upload { .. } | Endpoint::UploadStart { .. }
+        );
+        let mut response = if writes || uploads {
+            self.write(call, place, (&target, repository), &endpoint, body)
+                .await?
+        } else {
+            match &endpoint {
+                Endpoint::Manifest { reference, .. } => {
+                    let reference = match (parse_reference(reference), repository) {
+                        // What cannot be pushed here is not here: that is what clients of a registry expect to be told.
+                        (Err(_), Repository::Local(_)) if !reference.contains(':') => {
+                            return Err(ApiError::from_overlay(
+                                crate::overlay::Error::ManifestUnknown,
+                            ));
+                        }
+                        (parsed, _) => parsed?,
+                    };
+                    manifests::manifest(call, repository, image, &reference, record).await?
+                }
+                Endpoint::Blob { digest, .. } => {
+                    blobs::blob(call, repository, image, &parse_digest(digest)?, record).await?
+                }
+                Endpoint::Tags { name } => {
+                    lists::tags(call, repository, image, name, record).await?
+                }
+                Endpoint::Referrers { digest, .. } => {
+                    lists::referrers(call, repository, image, &parse_digest(digest)?, record)
+                        .await?
+                }
+                Endpoint::Upload { .. }
+                | Endpoint::UploadStart { .. }
+                | Endpoint::Base
+                | Endpoint::Catalog => return Err(ApiError::not_found()),
             }
-            Endpoint::Blob { digest, .. } => {
-                blobs::blob(call, cache, image, &parse_digest(digest)?, record).await
-            }
-            Endpoint::Tags { name } => lists::tags(call, cache, image, name, record).await,
-            Endpoint::Referrers { digest, .. } => {
-                lists::referrers(call, cache, image, &parse_digest(digest)?, record).await
-            }
-            Endpoint::Upload { .. } => Err(ApiError::no_upload()),
-            Endpoint::UploadStart { .. } => Err(ApiError::method("POST")),
-            Endpoint::Base | Endpoint::Catalog => Err(ApiError::not_found()),
         };
-        let mut response = answer?;
         if let Some(namespace) = &target.namespace {
             respond::set(
                 response.headers_mut(),
@@ -79,6 +94,53 @@ impl Api {
         }
         Ok(response)
     }
+}
+
+impl Api {
+    /// Answers what changes something, and what looks at a change under way.
+    async fn write(
+        &self,
+        call: &Call<'_>,
+        place: Place<'_>,
+        (target, repository): (&Target, &Repository),
+        endpoint: &Endpoint,
+        body: Chunks,
+    ) -> Result<Response<Body>, ApiError> {
+        let reads = matches!(*call.method, Method::GET | Method::HEAD);
+        let Some(local) = repository.writable() else {
+            let is_session = matches!(endpoint, Endpoint::Upload { .. });
+            return Err(match (reads, is_session) {
+                (true, true) => ApiError::no_upload(),
+                (true, false) => ApiError::method("POST"),
+                (false, _) => ApiError::read_only(&target.key),
+            });
+        };
+        if !self.config.open_writes {
+            return Err(ApiError::no_writes());
+        }
+        let image = (local, &target.name);
+        match endpoint {
+            Endpoint::Manifest { reference, .. } => {
+                writes::manifest(call, image, &parse_reference(reference)?, body).await
+            }
+            Endpoint::Blob { digest, .. } => {
+                writes::blob(call, image, &parse_digest(digest)?).await
+            }
+            Endpoint::UploadStart { .. } => uploads::start(self, call, place, image, body).await,
+            Endpoint::Upload { id, .. } => uploads::go_on(call, image, id, body).await,
+            Endpoint::Tags { .. }
+            | Endpoint::Referrers { .. }
+            | Endpoint::Base
+            | Endpoint::Catalog => Err(ApiError::method("GET, HEAD")),
+        }
+    }
+}
+
+fn parse_reference(text: &str) -> Result<Reference, ApiError> {
+    Reference::parse(text).map_err(|error| match error {
+        ReferenceError::Digest(error) => ApiError::invalid(ErrorCode::DigestInvalid, error),
+        ReferenceError::Tag(error) => ApiError::invalid(ErrorCode::TagInvalid, error),
+    })
 }
 
 fn parse_digest(text: &str) -> Result<Digest, ApiError> {

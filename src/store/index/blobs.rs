@@ -47,6 +47,7 @@ pub(in crate::store) struct BlobRow {
     pub(in crate::store) size: u64,
     pub(in crate::store) state: State,
     pub(in crate::store) pinned: bool,
+    pub(in crate::store) pushed: bool,
 }
 
 /// A blob to be entered.
@@ -55,6 +56,8 @@ pub(in crate::store) struct NewBlob {
     pub(in crate::store) digest: Digest,
     pub(in crate::store) size: u64,
     pub(in crate::store) manifest: bool,
+    /// Pushed: never evicted, not counted among what is cached.
+    pub(in crate::store) pushed: bool,
     pub(in crate::store) state: State,
     pub(in crate::store) last_use: i64,
     pub(in crate::store) added: Wall,
@@ -74,7 +77,16 @@ pub(in crate::store) struct Candidate {
 pub(in crate::store) struct Totals {
     pub(in crate::store) bytes: u64,
     pub(in crate::store) blobs: u64,
+    pub(in crate::store) pushed_bytes: u64,
+    pub(in crate::store) pushed_blobs: u64,
     pub(in crate::store) last_use: i64,
+}
+
+/// A blob as the books count it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct Counted {
+    pub(in crate::store) size: u64,
+    pub(in crate::store) pushed: bool,
 }
 
 impl Index {
@@ -83,63 +95,71 @@ impl Index {
         self.read_blocking(|connection| {
             lenient(
                 connection
-                    .prepare_cached("SELECT size, state, pinned > 0 FROM blob WHERE digest = ?1")?
+                    .prepare_cached(
+                        "SELECT size, state, pinned > 0, kind = 1 FROM blob WHERE digest = ?1",
+                    )?
                     .query_row(params![wanted.to_string()], |row| {
                         Ok(BlobRow {
                             size: number(row, 0)?,
                             state: row.get(1)?,
                             pinned: row.get(2)?,
+                            pushed: row.get(3)?,
                         })
                     }),
             )
         })
     }
 
-    /// Enters a blob, or renews its row. Answers the size that the row had before.
-    pub(in crate::store) fn put_blob(&self, blob: NewBlob) -> Result<Option<u64>> {
+    /// Enters a blob, or renews its row. Answers what the row was before.
+    pub(in crate::store) fn put_blob(&self, blob: NewBlob) -> Result<Option<Counted>> {
         self.write_blocking(move |connection| put(connection, &blob))
     }
 
-    /// Enters those of `blobs` that have no row. Answers how many and their bytes.
-    pub(in crate::store) fn adopt_blobs(&self, blobs: Vec<NewBlob>) -> Result<(u64, u64)> {
+    /// Enters those of `blobs` that have no row, as pushed where a local repository has them. Answers which were entered.
+    pub(in crate::store) fn adopt_blobs(&self, blobs: Vec<NewBlob>) -> Result<Vec<Counted>> {
         self.write_blocking(move |connection| {
             let mut statement = connection.prepare_cached(
-                "INSERT INTO blob (digest, size, manifest, state, last_use, added)
-                 VALUES (?1, ?2, EXISTS (SELECT 1 FROM manifest WHERE digest = ?1), ?3, ?4, ?5)
-                 ON CONFLICT DO NOTHING",
+                "INSERT INTO blob (digest, size, manifest, kind, state, last_use, added)
+                 VALUES (?1, ?2, EXISTS (SELECT 1 FROM manifest WHERE digest = ?1),
+                     EXISTS (SELECT 1 FROM link WHERE digest = ?1 AND local = 1), ?3, ?4, ?5)
+                 ON CONFLICT DO NOTHING RETURNING kind = 1",
             )?;
-            let (mut count, mut bytes) = (0, 0);
+            let mut adopted = Vec::new();
             for blob in &blobs {
-                let inserted = statement.execute(params![
-                    blob.digest.to_string(),
-                    to_sql(blob.size),
-                    blob.state,
-                    blob.last_use,
-                    blob.added.as_ms()
-                ])?;
-                if inserted > 0 {
-                    count += 1;
-                    bytes += blob.size;
-                }
+                let inserted = lenient(statement.query_row(
+                    params![
+                        blob.digest.to_string(),
+                        to_sql(blob.size),
+                        blob.state,
+                        blob.last_use,
+                        blob.added.as_ms()
+                    ],
+                    |row| row.get(0),
+                ))?;
+                adopted.extend(inserted.map(|pushed| Counted {
+                    size: blob.size,
+                    pushed,
+                }));
             }
-            Ok((count, bytes))
+            Ok(adopted)
         })
     }
 
-    /// Drops a blob's row unless it is pinned and `even_pinned` is not set. Answers the size that it had.
+    /// Drops a blob's row unless it is pinned or pushed and `even_held` is not set. Answers what it was.
     pub(in crate::store) fn drop_blob(
         &self,
         wanted: &Digest,
-        even_pinned: bool,
-    ) -> Result<Option<u64>> {
+        even_held: bool,
+    ) -> Result<Option<Counted>> {
         let wanted = wanted.to_string();
         self.write_blocking(move |connection| {
             lenient(
                 connection
                     .prepare_cached(
-                        "DELETE FROM blob WHERE digest = ?1 AND (?2 OR pinned = 0) RETURNING size",
+                        "DELETE FROM blob WHERE digest = ?1 AND (?2 OR (pinned = 0 AND kind = 0))
+                         RETURNING size, kind = 1",
                     )?
-                    .query_row(params![wanted, even_pinned], |row| number(row, 0)),
+                    .query_row(params![wanted, even_held], counted),
             )
         })
     }
@@ -195,7 +215,7 @@ impl Index {
         self.read_blocking(|connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT digest, size, manifest, last_use FROM blob INDEXED BY blob_by_use
-                 WHERE pinned = 0 ORDER BY manifest, last_use LIMIT ?1",
+                 WHERE pinned = 0 AND kind = 0 ORDER BY manifest, last_use LIMIT ?1",
             )?;
             readable(statement.query_map(params![to_sql(limit)], |row| {
                 Ok(Candidate {
@@ -212,7 +232,9 @@ impl Index {
     pub(in crate::store) fn pinned_bytes(&self) -> Result<u64> {
         self.read_blocking(|connection| {
             connection
-                .prepare_cached("SELECT coalesce(sum(size), 0) FROM blob WHERE pinned > 0")?
+                .prepare_cached(
+                    "SELECT coalesce(sum(size), 0) FROM blob WHERE pinned > 0 AND kind = 0",
+                )?
                 .query_row([], |row| number(row, 0))
         })
     }
@@ -245,17 +267,24 @@ impl Index {
                 connection.query_row("SELECT bytes, blobs FROM total", [], |row| {
                     Ok((number(row, 0)?, number(row, 1)?))
                 })?;
+            let (pushed_bytes, pushed_blobs) = connection.query_row(
+                "SELECT coalesce(sum(size), 0), count(*) FROM blob INDEXED BY blob_pushed WHERE kind = 1",
+                [],
+                |row| Ok((number(row, 0)?, number(row, 1)?)),
+            )?;
             let latest = |manifest: bool| -> rusqlite::Result<i64> {
                 connection.query_row(
                     "SELECT coalesce(max(last_use), 0) FROM blob INDEXED BY blob_by_use
-                     WHERE pinned = 0 AND manifest = ?1",
+                     WHERE pinned = 0 AND kind = 0 AND manifest = ?1",
                     params![manifest],
                     |row| row.get(0),
                 )
             };
             Ok(Totals {
-                bytes,
-                blobs,
+                bytes: bytes.saturating_sub(pushed_bytes),
+                blobs: blobs.saturating_sub(pushed_blobs),
+                pushed_bytes,
+                pushed_blobs,
                 last_use: latest(false)?.max(latest(true)?),
             })
         })
@@ -273,25 +302,33 @@ impl Index {
     }
 }
 
-fn put(connection: &Connection, blob: &NewBlob) -> rusqlite::Result<Option<u64>> {
+fn counted(row: &rusqlite::Row<'_>) -> rusqlite::Result<Counted> {
+    Ok(Counted {
+        size: number(row, 0)?,
+        pushed: row.get(1)?,
+    })
+}
+
+fn put(connection: &Connection, blob: &NewBlob) -> rusqlite::Result<Option<Counted>> {
     let name = blob.digest.to_string();
     let before = lenient(
         connection
-            .prepare_cached("SELECT size FROM blob WHERE digest = ?1")?
-            .query_row(params![name], |row| number(row, 0)),
+            .prepare_cached("SELECT size, kind = 1 FROM blob WHERE digest = ?1")?
+            .query_row(params![name], counted),
     )?;
     connection
         .prepare_cached(
-            "INSERT INTO blob (digest, size, manifest, state, last_use, added)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+            "INSERT INTO blob (digest, size, manifest, kind, state, last_use, added)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
              ON CONFLICT DO UPDATE SET size = excluded.size, state = excluded.state,
                  last_use = excluded.last_use, added = excluded.added,
-                 manifest = max(manifest, excluded.manifest)",
+                 manifest = max(manifest, excluded.manifest), kind = max(kind, excluded.kind)",
         )?
         .execute(params![
             name,
             to_sql(blob.size),
             blob.manifest,
+            blob.pushed,
             blob.state,
             blob.last_use,
             blob.added.as_ms()

@@ -1,5 +1,6 @@
 //! Links: which content an image of a repository may read. They outlive eviction.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use rusqlite::{Connection, params};
@@ -49,7 +50,7 @@ impl Index {
 }
 
 /// The key of a link among the hot rows. None of the parts can hold a NUL.
-pub(super) fn key(repo: &str, name: &Name, digest: &Digest) -> String {
+pub(super) fn key(repo: &str, name: impl Display, digest: impl Display) -> String {
     format!("{repo}\0{name}\0{digest}")
 }
 

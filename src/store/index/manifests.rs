@@ -118,7 +118,7 @@ impl Index {
     }
 }
 
-fn put_manifest(
+pub(super) fn put_manifest(
     connection: &Connection,
     digest: &Digest,
     manifest: &ManifestRow,

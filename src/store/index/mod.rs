@@ -14,6 +14,7 @@ mod damage;
 mod hot;
 mod links;
 mod lists;
+mod local;
 mod manifests;
 mod readers;
 mod rows;
@@ -30,7 +31,9 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode};
 
-pub(super) use blobs::{NewBlob, State, Totals};
+pub(super) use blobs::{Counted, NewBlob, State, Totals};
+pub(super) use local::Work;
+pub use local::{Holdings, LocalLink};
 pub use rows::{EdgeRow, HistoryRow, ManifestRow, TagRow};
 
 use crate::clock::Wall;

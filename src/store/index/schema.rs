@@ -116,6 +116,19 @@ const MIGRATIONS: &[&str] = &["
         fetched INTEGER NOT NULL,
         PRIMARY KEY (repo, name, subject)
     ) WITHOUT ROWID;
+","
+    -- What was pushed is neither evicted nor counted among what is cached.
+    DROP INDEX blob_by_use;
+    CREATE INDEX blob_by_use ON blob (manifest, last_use) WHERE pinned = 0 AND kind = 0;
+    CREATE INDEX blob_pushed ON blob (size) WHERE kind = 1;
+    -- local: 1 where the link was pushed or mounted, and stands in the journal.
+    -- root: 1 where nothing else holds the manifest, and yet it stays: pushed by digest, or its tag moved on.
+    ALTER TABLE link ADD COLUMN local INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE link ADD COLUMN root INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX link_local ON link (digest) WHERE local = 1;
+    -- How far the journal has been taken in.
+    CREATE TABLE journal (id INTEGER PRIMARY KEY CHECK (id = 0), applied INTEGER NOT NULL);
+    INSERT INTO journal VALUES (0, 0);
 "];
 
 /// Why a database file cannot serve as the index.

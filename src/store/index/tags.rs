@@ -1,5 +1,6 @@
 //! Tags: what upstream said, what is served, and how that moved over time.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -15,14 +16,14 @@ const HISTORY_MAX: i64 = 1000;
 const COLUMNS: &str = "observed, served, media_type, size, etag, checked, moved, gone";
 
 /// Which tag a command is about, owned, so that it can travel to another thread.
-struct Key {
+pub(super) struct Key {
     repo: String,
     name: Name,
     tag: Tag,
 }
 
 impl Key {
-    fn new(repo: &str, name: &Name, tag: &Tag) -> Self {
+    pub(super) fn new(repo: &str, name: &Name, tag: &Tag) -> Self {
         Self {
             repo: repo.to_owned(),
             name: name.clone(),
@@ -30,14 +31,19 @@ impl Key {
         }
     }
 
-    /// The key among the hot rows. None of the parts can hold a NUL.
-    fn hot(&self) -> String {
-        format!("{}\0{}\0{}", self.repo, self.name, self.tag)
+    /// The key among the hot rows.
+    pub(super) fn hot(&self) -> String {
+        hot_key(&self.repo, &self.name, &self.tag)
     }
 
     fn columns(&self) -> (&str, &str, &str) {
         (&self.repo, self.name.as_str(), self.tag.as_str())
     }
+}
+
+/// The key of a tag among the hot rows. None of the parts can hold a NUL.
+pub(super) fn hot_key(repo: &str, name: impl Display, tag: impl Display) -> String {
+    format!("{repo}\0{name}\0{tag}")
 }
 
 impl Index {
@@ -199,7 +205,7 @@ fn tag_row(row: &Row<'_>) -> rusqlite::Result<TagRow> {
     })
 }
 
-fn put(
+pub(super) fn put(
     connection: &Connection,
     key: &Key,
     mut row: TagRow,

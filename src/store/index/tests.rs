@@ -484,10 +484,11 @@ fn the_last_uses_and_totals_need_no_scan() {
     let plan = index.read_blocking(|connection| {
         let mut plans = Vec::new();
         for query in [
-            "SELECT digest FROM blob INDEXED BY blob_by_use WHERE pinned = 0 ORDER BY manifest, last_use LIMIT 5",
-            "SELECT max(last_use) FROM blob INDEXED BY blob_by_use WHERE pinned = 0 AND manifest = 0",
+            "SELECT digest FROM blob INDEXED BY blob_by_use WHERE pinned = 0 AND kind = 0 ORDER BY manifest, last_use LIMIT 5",
+            "SELECT max(last_use) FROM blob INDEXED BY blob_by_use WHERE pinned = 0 AND kind = 0 AND manifest = 0",
             "UPDATE blob SET state = 2 WHERE state <> 1 AND state = 0",
-            "SELECT coalesce(sum(size), 0) FROM blob WHERE pinned > 0",
+            "SELECT coalesce(sum(size), 0) FROM blob WHERE pinned > 0 AND kind = 0",
+            "SELECT coalesce(sum(size), 0), count(*) FROM blob INDEXED BY blob_pushed WHERE kind = 1",
             "SELECT edge.size FROM edge JOIN link ON link.digest = edge.parent WHERE edge.digest = 'd' AND link.repo = 'r' AND link.name = 'n' LIMIT 1",
         ] {
             let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {query}"))?;

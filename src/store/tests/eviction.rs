@@ -1,5 +1,6 @@
 use super::budget::{Books, Budget};
 use super::choice::{Victim, choose};
+use super::index::Counted;
 use super::*;
 use proptest::prelude::*;
 
@@ -277,7 +278,7 @@ proptest! {
                     let fill = fills.swap_remove(pick.index(fills.len()));
                     blobs.push(fill.bytes());
                     let size = fill.bytes();
-                    fill.into_blob(None, size);
+                    fill.into_blob(None, Counted { size, pushed: false });
                 }
                 4 if !fills.is_empty() => {
                     let fill = fills.swap_remove(pick.index(fills.len()));
@@ -289,7 +290,8 @@ proptest! {
                     fills.push(budget.resume_part(parts.swap_remove(pick.index(parts.len()))));
                 }
                 6 if !blobs.is_empty() => {
-                    budget.blob_dropped(blobs.swap_remove(pick.index(blobs.len())));
+                    let size = blobs.swap_remove(pick.index(blobs.len()));
+                    budget.blob_dropped(Counted { size, pushed: false });
                 }
                 7 if !fills.is_empty() => drop(fills.swap_remove(pick.index(fills.len()))),
                 _ => {}

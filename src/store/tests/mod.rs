@@ -7,6 +7,7 @@
 mod damage;
 mod eviction;
 mod full_disk;
+mod journal;
 mod recovery;
 mod staging;
 mod start;

@@ -293,7 +293,9 @@ impl Drop for Mirror {
                     .sum();
                 let parts = self.files("staging").len();
                 #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
-                let accounted = self.metric("roadstead_cached_bytes") == on_disk as f64;
+                let accounted = self.metric("roadstead_cached_bytes")
+                    + self.metric("roadstead_pushed_bytes")
+                    == on_disk as f64;
                 accounted && (parts == 0 || self.parts_may_stay)
             });
             self.signal("-TERM");

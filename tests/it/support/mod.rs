@@ -19,6 +19,7 @@ pub mod client;
 pub mod image;
 pub mod mirror;
 pub mod plain_http;
+pub mod push;
 pub mod raw;
 pub mod tls;
 pub mod upstream;

@@ -1,0 +1,180 @@
+//! Pushing and deleting manifests, tags and blobs.
+//!
+//! Everything here happens under the image's lock, from the look at what is there to the record that says what is there now.
+
+use bytes::Bytes;
+use tracing::info;
+
+use super::{Error, Local};
+use crate::clock;
+use crate::oci::manifest::{EdgeKind, Manifest};
+use crate::oci::{Algorithm, Digest, MediaType, Name, Tag};
+use crate::store::Change;
+use crate::store::index::ManifestRow;
+
+/// The most tags that one push gives.
+pub const TAGS_MAX: usize = 100;
+
+/// A manifest that is pushed.
+#[derive(Debug, Clone)]
+pub struct PutManifest {
+    /// What the client says that its digest is.
+    pub digest: Option<Digest>,
+    /// Tags that are to mean it.
+    pub tags: Vec<Tag>,
+    /// The `Content-Type`.
+    pub media_type: Option<MediaType>,
+    /// Its bytes, which are kept as they are.
+    pub bytes: Bytes,
+}
+
+/// A manifest that was pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Put {
+    /// Its digest, by the algorithm that the client used.
+    pub digest: Digest,
+    /// What it is about.
+    pub subject: Option<Digest>,
+}
+
+impl Local {
+    /// Stores a manifest, durably, and lets its tags mean it. All of it or nothing.
+    pub async fn put_manifest(&self, name: &Name, put: PutManifest) -> Result<Put, Error> {
+        if put.tags.len() > TAGS_MAX {
+            return Err(Error::TooManyTags);
+        }
+        let algorithm = put
+            .digest
+            .as_ref()
+            .map_or(Algorithm::Sha256, Digest::algorithm);
+        let manifest = Manifest::parse(&put.bytes, put.media_type.as_ref())?;
+        let digest = Digest::of_with(algorithm, &put.bytes);
+        if put.digest.is_some_and(|wanted| wanted != digest) {
+            return Err(Error::Digest { found: digest });
+        }
+        let _image = self.shared.inner.locks.image(&self.key, name).await;
+        self.check_tags(name, &put.tags, &digest).await?;
+        self.check_edges(name, &manifest).await?;
+        let row = ManifestRow::of(&manifest, put.bytes.len() as u64);
+        let hold = self.store().hold(&digest);
+        self.store().put_pushed(&hold, put.bytes).await?;
+        let what = (&digest, row.media_type.as_str());
+        let change = Change::put_manifest(&self.key, name, what, &put.tags, "pushed", clock::now());
+        self.store()
+            .commit_change(change, Some(row.clone()))
+            .await?;
+        drop(hold);
+        if !put.tags.is_empty() {
+            self.retain(name, &put.tags).await?;
+        }
+        Ok(Put {
+            digest,
+            subject: row.subject,
+        })
+    }
+
+    /// Tags that are there and may not change.
+    async fn check_tags(&self, name: &Name, tags: &[Tag], digest: &Digest) -> Result<(), Error> {
+        for tag in tags.iter().filter(|tag| self.is_immutable(tag)) {
+            match self.tag(name, tag).await {
+                Ok(there) if there != *digest => return Err(Error::Immutable(tag.clone())),
+                Ok(_) | Err(Error::ManifestUnknown) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that a manifest points to must be here, in this image: foreign layers and the subject aside.
+    async fn check_edges(&self, name: &Name, manifest: &Manifest) -> Result<(), Error> {
+        let mut missing = Vec::new();
+        for (kind, descriptor) in manifest.edges() {
+            let is_foreign = kind == EdgeKind::Layer && !descriptor.urls().is_empty();
+            if kind == EdgeKind::Subject || is_foreign {
+                continue;
+            }
+            // Opened, not only looked up: what a manifest is accepted with must be readable.
+            match self.open_blob(name, descriptor.digest()).await {
+                Ok(_) => {}
+                Err(Error::BlobUnknown) => missing.push(descriptor.digest().clone()),
+                Err(error) => return Err(error),
+            }
+        }
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Missing(missing))
+        }
+    }
+
+    /// Lets the oldest tags go beyond `max_unique_tags`. Those just pushed, and immutable ones, stay.
+    async fn retain(&self, name: &Name, pushed: &[Tag]) -> Result<(), Error> {
+        let most = self.config.max_unique_tags;
+        if most == 0 {
+            return Ok(());
+        }
+        let mut tags = self.store().index().holdings(&self.key, name).await?.tags;
+        let surplus = tags.len().saturating_sub(most);
+        tags.retain(|(tag, _, _)| !pushed.contains(tag) && !self.is_immutable(tag));
+        tags.sort_by(|a, b| (a.2, &a.0).cmp(&(b.2, &b.0)));
+        for (tag, _, _) in tags.into_iter().take(surplus) {
+            info!(repository = &*self.key, %name, %tag, most, "the oldest tag goes");
+            let change = Change::drop_tag(&self.key, name, &tag, clock::now());
+            self.store().commit_change(change, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a tag; what it means stays until it is collected.
+    pub async fn delete_tag(&self, name: &Name, tag: &Tag) -> Result<(), Error> {
+        self.may_delete()?;
+        let _image = self.shared.inner.locks.image(&self.key, name).await;
+        self.tag(name, tag).await?;
+        if self.is_immutable(tag) {
+            return Err(Error::Immutable(tag.clone()));
+        }
+        let change = Change::drop_tag(&self.key, name, tag, clock::now());
+        Ok(self.store().commit_change(change, None).await?)
+    }
+
+    /// Deletes a manifest with every tag that means it.
+    pub async fn delete_manifest(&self, name: &Name, digest: &Digest) -> Result<(), Error> {
+        self.may_delete()?;
+        let _image = self.shared.inner.locks.image(&self.key, name).await;
+        self.manifest(name, digest).await?;
+        let tags = self.store().index().holdings(&self.key, name).await?.tags;
+        let fixed = tags
+            .into_iter()
+            .find(|(tag, served, _)| served == digest && self.is_immutable(tag));
+        if let Some((tag, _, _)) = fixed {
+            return Err(Error::Immutable(tag));
+        }
+        let change = Change::drop_manifest(&self.key, name, digest, clock::now());
+        Ok(self.store().commit_change(change, None).await?)
+    }
+
+    /// Deletes a blob that no manifest of the image needs.
+    pub async fn delete_blob(&self, name: &Name, digest: &Digest) -> Result<(), Error> {
+        self.may_delete()?;
+        let _image = self.shared.inner.locks.image(&self.key, name).await;
+        let holdings = self.store().index().holdings(&self.key, name).await?;
+        let link = holdings.links.iter().find(|link| link.digest == *digest);
+        match link {
+            None => Err(Error::BlobUnknown),
+            Some(link) if link.is_manifest => Err(Error::InUse),
+            Some(_) if holdings.edges.iter().any(|(_, to)| to == digest) => Err(Error::InUse),
+            Some(_) => {
+                let change = Change::drop_blob(&self.key, name, digest, clock::now());
+                Ok(self.store().commit_change(change, None).await?)
+            }
+        }
+    }
+
+    fn may_delete(&self) -> Result<(), Error> {
+        if self.config.delete {
+            Ok(())
+        } else {
+            Err(Error::NoDeletes)
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Local repositories: what people push.
+//!
+//! Knows the store; knows nothing of HTTP, of routing or of who asks. Callers decide access first. Invariants: whatever was acknowledged
+//! stands in the journal and its content is on disk; a manifest is there only with everything it points to, in the same image; nothing
+//! that a push under way needs is collected.
+
+mod collect;
+mod error;
+mod images;
+mod lock;
+mod manifests;
+mod sessions;
+mod touched;
+mod transfer;
+mod upload;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use globset::GlobSet;
+
+pub use collect::{Collected, Reason};
+pub use error::Error;
+pub use images::OpenManifest;
+pub use manifests::{Put, PutManifest, TAGS_MAX};
+pub use upload::Offer;
+
+use crate::oci::Tag;
+use crate::store::Store;
+use crate::tasks::Tasks;
+use lock::Locks;
+use sessions::Sessions;
+use touched::Touched;
+
+/// What one local repository is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How many tags an image keeps at most; 0: all. The oldest go when another is pushed.
+    pub max_unique_tags: usize,
+    /// Tags that, once there, are neither moved nor deleted.
+    pub immutable_tags: GlobSet,
+    /// Whether anything may be deleted.
+    pub delete: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_unique_tags: 0,
+            immutable_tags: GlobSet::empty(),
+            delete: true,
+        }
+    }
+}
+
+/// How what nothing refers to is collected.
+#[derive(Debug, Clone, Copy)]
+pub struct Collection {
+    /// How often it is looked for.
+    pub every: Duration,
+    /// For how long it must have been without any use.
+    pub grace: Duration,
+}
+
+impl Default for Collection {
+    fn default() -> Self {
+        Self {
+            every: Duration::from_secs(10 * 60),
+            grace: Duration::from_secs(60 * 60),
+        }
+    }
+}
+
+/// What all local repositories share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    sessions: Sessions,
+    locks: Locks,
+    touched: Touched,
+}
+
+impl Shared {
+    /// Takes up the sessions that an earlier run left, and looks after them.
+    pub async fn new(store: Store, tasks: &Tasks) -> std::io::Result<Self> {
+        let sessions = Sessions::load(&store).await?;
+        let shared = Self {
+            inner: Arc::new(Inner {
+                store,
+                sessions,
+                locks: Locks::default(),
+                touched: Touched::default(),
+            }),
+        };
+        let (inner, stopping) = (Arc::downgrade(&shared.inner), tasks.stopping());
+        tasks.spawn("upload sessions", async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(sessions::REAP_EVERY) => match inner.upgrade() {
+                        Some(inner) => inner.sessions.reap().await,
+                        None => return,
+                    },
+                    () = stopping.cancelled() => return,
+                }
+            }
+        });
+        Ok(shared)
+    }
+
+    /// How many push sessions are open.
+    pub fn sessions(&self) -> usize {
+        self.inner.sessions.count()
+    }
+}
+
+/// One local repository. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Local {
+    key: Arc<str>,
+    config: Arc<Config>,
+    shared: Shared,
+}
+
+impl Local {
+    /// The repository `key`.
+    pub fn new(key: &str, config: Config, shared: Shared) -> Self {
+        Self {
+            key: key.into(),
+            config: Arc::new(config),
+            shared,
+        }
+    }
+
+    /// The repository key.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn store(&self) -> &Store {
+        &self.shared.inner.store
+    }
+
+    fn is_immutable(&self, tag: &Tag) -> bool {
+        self.config.immutable_tags.is_match(tag.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! What happens to local repositories, as the journal writes it down and the index takes it in (DECISIONS 8).
+//!
+//! A record names things as text, so that a journal of one version can be read by the next; whoever makes one has parsed them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Wall;
+use crate::oci::{Digest, Name, Tag};
+
+/// One change of one image of a local repository. Taking it in twice is the same as once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Key of the repository.
+    pub repo: String,
+    /// Name of the image.
+    pub name: String,
+    /// When, in milliseconds since the Unix epoch.
+    pub at: i64,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What a change does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum What {
+    /// The image may read a blob.
+    LinkBlob {
+        /// The blob.
+        digest: String,
+    },
+    /// The image has a manifest, under these tags.
+    PutManifest {
+        /// The manifest.
+        digest: String,
+        /// The media type it was pushed with.
+        media_type: String,
+        /// Tags that mean it from now on.
+        tags: Vec<String>,
+        /// Why, for the tags' history.
+        cause: String,
+    },
+    /// A tag is gone.
+    DropTag {
+        /// The tag.
+        tag: String,
+    },
+    /// A manifest is gone, with every tag that means it.
+    DropManifest {
+        /// The manifest.
+        digest: String,
+    },
+    /// The image may not read a blob any more.
+    DropBlob {
+        /// The blob.
+        digest: String,
+    },
+}
+
+impl Change {
+    fn new(repo: &str, name: &Name, at: Wall, what: What) -> Self {
+        Self {
+            repo: repo.to_owned(),
+            name: name.to_string(),
+            at: at.as_ms(),
+            what,
+        }
+    }
+
+    /// A blob was pushed or mounted.
+    pub fn link_blob(repo: &str, name: &Name, digest: &Digest, at: Wall) -> Self {
+        let digest = digest.to_string();
+        Self::new(repo, name, at, What::LinkBlob { digest })
+    }
+
+    /// A manifest was pushed.
+    pub fn put_manifest(
+        repo: &str,
+        name: &Name,
+        (digest, media_type): (&Digest, &str),
+        tags: &[Tag],
+        cause: &str,
+        at: Wall,
+    ) -> Self {
+        let what = What::PutManifest {
+            digest: digest.to_string(),
+            media_type: media_type.to_owned(),
+            tags: tags.iter().map(Tag::to_string).collect(),
+            cause: cause.to_owned(),
+        };
+        Self::new(repo, name, at, what)
+    }
+
+    /// A tag was deleted.
+    pub fn drop_tag(repo: &str, name: &Name, tag: &Tag, at: Wall) -> Self {
+        let tag = tag.to_string();
+        Self::new(repo, name, at, What::DropTag { tag })
+    }
+
+    /// A manifest was deleted.
+    pub fn drop_manifest(repo: &str, name: &Name, digest: &Digest, at: Wall) -> Self {
+        let digest = digest.to_string();
+        Self::new(repo, name, at, What::DropManifest { digest })
+    }
+
+    /// A blob was deleted.
+    pub fn drop_blob(repo: &str, name: &Name, digest: &Digest, at: Wall) -> Self {
+        let digest = digest.to_string();
+        Self::new(repo, name, at, What::DropBlob { digest })
+    }
+}

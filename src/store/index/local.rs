@@ -1,0 +1,429 @@
+//! Local repositories in the index: taking the journal in, and what collection and mounts ask.
+//!
+//! Every change of a journal is one savepoint of one transaction, together with how far the journal has come, so that the index is never
+//! ahead of it and a replay begins where it must.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::blobs::Counted;
+use super::convert::{digest, lenient, number, readable, to_sql, wall};
+use super::manifests::put_manifest;
+use super::{EdgeRow, HotRows, Index, ManifestRow, Result, TagRow, links, tags};
+use crate::clock::Wall;
+use crate::oci::{Digest, Name, Tag};
+use crate::store::change::{Change, What};
+
+/// A change with what is known of the manifest that it brings.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Work {
+    pub(in crate::store) sequence: u64,
+    pub(in crate::store) change: Change,
+    /// `None` where the manifest's bytes cannot be read any more.
+    pub(in crate::store) row: Option<ManifestRow>,
+}
+
+/// What taking changes in did besides.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Applied {
+    /// Blobs that became pushed, or are pushed no more, as they are now.
+    pub(in crate::store) moved: Vec<Counted>,
+    /// Blobs that nothing links any more.
+    pub(in crate::store) orphans: Vec<Digest>,
+    hot: Vec<HotChange>,
+}
+
+#[derive(Debug)]
+enum HotChange {
+    Link(String, bool),
+    Tag(String, Option<TagRow>),
+    Manifest(String, ManifestRow),
+}
+
+/// One link of a local repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalLink {
+    /// What may be read.
+    pub digest: Digest,
+    /// Its length in bytes, where it is known.
+    pub size: u64,
+    /// Whether it is a manifest.
+    pub is_manifest: bool,
+    /// A manifest that stays though nothing else holds it.
+    pub is_root: bool,
+    /// Since when.
+    pub added: Wall,
+}
+
+/// What holds what in one image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Everything that the image may read.
+    pub links: Vec<LocalLink>,
+    /// What its manifests point to: from, to. A subject holds its referrers, so there it is the other way round.
+    pub edges: Vec<(Digest, Digest)>,
+    /// What its tags mean, and since when.
+    pub tags: Vec<(Tag, Digest, Wall)>,
+}
+
+impl Index {
+    /// How far the journal has been taken in.
+    pub(in crate::store) fn journal_applied(&self) -> Result<u64> {
+        self.read_blocking(|connection| {
+            connection.query_row("SELECT applied FROM journal", [], |row| number(row, 0))
+        })
+    }
+
+    /// Takes changes in, in their order. Blocks.
+    pub(in crate::store) fn apply_blocking(&self, work: Vec<Work>) -> Result<Applied> {
+        let hot = Arc::clone(&self.inner.hot);
+        let applied = self.write_blocking(move |connection| {
+            let mut applied = Applied::default();
+            for work in &work {
+                apply(connection, work, &mut applied)?;
+                connection
+                    .prepare_cached("UPDATE journal SET applied = max(applied, ?1)")?
+                    .execute(params![to_sql(work.sequence)])?;
+            }
+            Ok(applied)
+        })?;
+        for change in &applied.hot {
+            change.show(&hot);
+        }
+        Ok(applied)
+    }
+
+    /// Every image of a local repository, those without tag or manifest too.
+    pub async fn local_names(&self, repo: &str) -> Result<Vec<String>> {
+        let repo = repo.to_owned();
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT DISTINCT name FROM link WHERE repo = ?1 AND local = 1 ORDER BY name",
+            )?;
+            readable(statement.query_map(params![repo], |row| row.get(0))?)
+        })
+        .await
+    }
+
+    /// What holds what in one image of a local repository.
+    pub async fn holdings(&self, repo: &str, name: &Name) -> Result<Holdings> {
+        let (repo, name) = (repo.to_owned(), name.clone());
+        self.read(move |connection| {
+            let key = params![repo, name.as_str()];
+            let mut links = connection.prepare_cached(
+                "SELECT link.digest, coalesce(blob.size, 0), link.manifest, link.root, link.added
+                 FROM link LEFT JOIN blob ON blob.digest = link.digest
+                 WHERE repo = ?1 AND name = ?2 AND local = 1",
+            )?;
+            let links = readable(links.query_map(key, |row| {
+                Ok(LocalLink {
+                    digest: digest(row, 0)?,
+                    size: number(row, 1)?,
+                    is_manifest: row.get(2)?,
+                    is_root: row.get(3)?,
+                    added: wall(row, 4)?,
+                })
+            })?)?;
+            let mut edges = connection.prepare_cached(
+                "SELECT edge.parent, edge.digest, edge.kind = 'subject' FROM edge
+                 JOIN link ON link.digest = edge.parent
+                 WHERE repo = ?1 AND name = ?2 AND local = 1 AND manifest = 1",
+            )?;
+            let edges = readable(edges.query_map(key, |row| {
+                let (parent, child) = (digest(row, 0)?, digest(row, 1)?);
+                Ok(if row.get(2)? {
+                    (child, parent)
+                } else {
+                    (parent, child)
+                })
+            })?)?;
+            let mut tags = connection.prepare_cached(
+                "SELECT tag, served, moved FROM tag WHERE repo = ?1 AND name = ?2",
+            )?;
+            let tags: Vec<(String, Digest, Wall)> = readable(
+                tags.query_map(key, |row| Ok((row.get(0)?, digest(row, 1)?, wall(row, 2)?)))?,
+            )?;
+            Ok(Holdings {
+                links,
+                edges,
+                tags: tags
+                    .into_iter()
+                    .filter_map(|(tag, digest, moved)| {
+                        Some((Tag::parse(&tag).ok()?, digest, moved))
+                    })
+                    .collect(),
+            })
+        })
+        .await
+    }
+
+    /// Whether a local repository has anything of an image.
+    pub async fn has_image(&self, repo: &str, name: &Name) -> Result<bool> {
+        let (repo, name) = (repo.to_owned(), name.clone());
+        self.read(move |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT 1 FROM link WHERE repo = ?1 AND name = ?2 AND local = 1 AND manifest = 1",
+                )?
+                .exists(params![repo, name.as_str()])
+        })
+        .await
+    }
+
+    /// The images of local repositories that may read `wanted`.
+    pub async fn local_holders(&self, wanted: &Digest) -> Result<Vec<(String, String)>> {
+        let wanted = wanted.to_string();
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT repo, name FROM link WHERE digest = ?1 AND local = 1 LIMIT 100",
+            )?;
+            readable(statement.query_map(params![wanted], |row| Ok((row.get(0)?, row.get(1)?)))?)
+        })
+        .await
+    }
+}
+
+impl HotChange {
+    fn show(&self, hot: &HotRows) {
+        match self {
+            Self::Link(key, there) => hot.links.written(key, there.then_some(())),
+            Self::Tag(key, row) => hot.tags.written(key, row.clone()),
+            Self::Manifest(key, row) => hot.manifests.written(key, Some(row.clone())),
+        }
+    }
+}
+
+fn apply(connection: &Connection, work: &Work, applied: &mut Applied) -> rusqlite::Result<()> {
+    let Change {
+        repo,
+        name,
+        at,
+        what,
+    } = &work.change;
+    let image = Image {
+        connection,
+        repo,
+        name,
+        at: *at,
+    };
+    match what {
+        What::LinkBlob { digest } => image.link(digest, false, applied),
+        What::PutManifest {
+            digest,
+            media_type,
+            tags,
+            cause,
+        } => {
+            image.link(digest, true, applied)?;
+            let row = work.row.clone().unwrap_or_else(|| ManifestRow {
+                media_type: media_type.clone(),
+                ..ManifestRow::default()
+            });
+            image.put_manifest(digest, &row, tags.is_empty(), applied)?;
+            for tag in tags {
+                image.put_tag(tag, digest, &row, cause, applied)?;
+            }
+            Ok(())
+        }
+        What::DropTag { tag } => image.drop_tag(tag, applied),
+        What::DropManifest { digest } => {
+            for tag in image.tags_of(digest)? {
+                image.drop_tag(&tag, applied)?;
+            }
+            image.unlink(digest, true, applied)
+        }
+        What::DropBlob { digest } => image.unlink(digest, false, applied),
+    }
+}
+
+/// One image, in the middle of a transaction.
+struct Image<'a> {
+    connection: &'a Connection,
+    repo: &'a str,
+    name: &'a str,
+    at: i64,
+}
+
+impl Image<'_> {
+    fn hot_link(&self, digest: &str) -> String {
+        links::key(self.repo, self.name, digest)
+    }
+
+    fn link(&self, digest: &str, manifest: bool, applied: &mut Applied) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached(
+                "INSERT INTO link (repo, name, digest, manifest, added, local) VALUES (?1, ?2, ?3, ?4, ?5, 1)
+                 ON CONFLICT DO UPDATE SET manifest = max(manifest, excluded.manifest), local = 1",
+            )?
+            .execute(params![self.repo, self.name, digest, manifest, self.at])?;
+        let size = self
+            .connection
+            .prepare_cached(
+                "UPDATE blob SET kind = 1 WHERE digest = ?1 AND kind = 0 RETURNING size",
+            )?
+            .query_row(params![digest], |row| number(row, 0))
+            .optional()?;
+        applied
+            .moved
+            .extend(size.map(|size| Counted { size, pushed: true }));
+        applied
+            .hot
+            .push(HotChange::Link(self.hot_link(digest), true));
+        Ok(())
+    }
+
+    fn put_manifest(
+        &self,
+        digest: &str,
+        row: &ManifestRow,
+        untagged: bool,
+        applied: &mut Applied,
+    ) -> rusqlite::Result<()> {
+        let Ok(parsed) = Digest::parse(digest) else {
+            return Ok(());
+        };
+        put_manifest(self.connection, &parsed, row)?;
+        applied.hot.push(HotChange::Manifest(
+            digest.to_owned(),
+            ManifestRow {
+                edges: Vec::new(),
+                ..row.clone()
+            },
+        ));
+        // An index holds its children, a subject its referrers; what came before them had to hold itself.
+        let mut held = self.connection.prepare_cached(
+            "UPDATE link SET root = 0 WHERE repo = ?1 AND name = ?2 AND root = 1 AND digest IN (
+                 SELECT digest FROM edge WHERE parent = ?3 AND kind = 'child'
+                 UNION SELECT digest FROM manifest WHERE subject = ?3)",
+        )?;
+        held.execute(params![self.repo, self.name, digest])?;
+        if untagged {
+            let mut own = self.connection.prepare_cached(
+                "UPDATE link SET root = 1 WHERE repo = ?1 AND name = ?2 AND digest = ?3
+                 AND NOT EXISTS (SELECT 1 FROM edge JOIN link AS parent ON parent.digest = edge.parent
+                     WHERE edge.digest = ?3 AND edge.kind = 'child' AND parent.repo = ?1 AND parent.name = ?2 AND parent.local = 1)
+                 AND NOT EXISTS (SELECT 1 FROM manifest JOIN link AS subject ON subject.digest = manifest.subject
+                     WHERE manifest.digest = ?3 AND subject.repo = ?1 AND subject.name = ?2 AND subject.local = 1)",
+            )?;
+            own.execute(params![self.repo, self.name, digest])?;
+        }
+        Ok(())
+    }
+
+    fn put_tag(
+        &self,
+        tag: &str,
+        digest: &str,
+        row: &ManifestRow,
+        cause: &str,
+        applied: &mut Applied,
+    ) -> rusqlite::Result<()> {
+        let (Ok(name), Ok(parsed), Ok(digest)) = (
+            Name::parse(self.name),
+            Tag::parse(tag),
+            Digest::parse(digest),
+        ) else {
+            return Ok(());
+        };
+        // What the tag leaves behind stays readable by digest, and a roll-back finds it.
+        self.connection
+            .prepare_cached(
+                "UPDATE link SET root = 1 WHERE repo = ?1 AND name = ?2 AND digest <> ?4 AND digest =
+                     (SELECT served FROM tag WHERE repo = ?1 AND name = ?2 AND tag = ?3)",
+            )?
+            .execute(params![self.repo, self.name, tag, digest.to_string()])?;
+        // What was pushed by digest first is held by its tag from here on.
+        self.connection
+            .prepare_cached(
+                "UPDATE link SET root = 0 WHERE repo = ?1 AND name = ?2 AND digest = ?3",
+            )?
+            .execute(params![self.repo, self.name, digest.to_string()])?;
+        let at = Wall::from_ms(self.at);
+        let row = TagRow {
+            observed: digest.clone(),
+            served: digest,
+            media_type: row.media_type.clone(),
+            size: row.size,
+            etag: None,
+            checked: at,
+            moved: at,
+            gone: None,
+        };
+        let key = tags::Key::new(self.repo, &name, &parsed);
+        let row = tags::put(self.connection, &key, row, cause)?;
+        applied.hot.push(HotChange::Tag(key.hot(), Some(row)));
+        Ok(())
+    }
+
+    fn tags_of(&self, digest: &str) -> rusqlite::Result<Vec<String>> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT tag FROM tag WHERE repo = ?1 AND name = ?2 AND served = ?3")?;
+        readable(statement.query_map(params![self.repo, self.name, digest], |row| row.get(0))?)
+    }
+
+    fn drop_tag(&self, tag: &str, applied: &mut Applied) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached("DELETE FROM tag WHERE repo = ?1 AND name = ?2 AND tag = ?3")?
+            .execute(params![self.repo, self.name, tag])?;
+        let key = tags::hot_key(self.repo, self.name, tag);
+        applied.hot.push(HotChange::Tag(key, None));
+        Ok(())
+    }
+
+    fn unlink(&self, digest: &str, manifest: bool, applied: &mut Applied) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached(
+                "DELETE FROM link WHERE repo = ?1 AND name = ?2 AND digest = ?3 AND manifest = ?4",
+            )?
+            .execute(params![self.repo, self.name, digest, manifest])?;
+        applied
+            .hot
+            .push(HotChange::Link(self.hot_link(digest), false));
+        let size = lenient(
+            self.connection
+                .prepare_cached(
+                    "UPDATE blob SET kind = 0 WHERE digest = ?1 AND kind = 1
+                     AND NOT EXISTS (SELECT 1 FROM link WHERE digest = ?1 AND local = 1) RETURNING size",
+                )?
+                .query_row(params![digest], |row| number(row, 0)),
+        )?;
+        applied.moved.extend(size.map(|size| Counted {
+            size,
+            pushed: false,
+        }));
+        let linked = self
+            .connection
+            .prepare_cached("SELECT 1 FROM link WHERE digest = ?1")?
+            .exists(params![digest])?;
+        if !linked {
+            applied.orphans.extend(Digest::parse(digest).ok());
+        }
+        Ok(())
+    }
+}
+
+impl ManifestRow {
+    /// What is known of a parsed manifest of `size` bytes.
+    pub fn of(manifest: &crate::oci::manifest::Manifest, size: u64) -> Self {
+        let edges = manifest
+            .edges()
+            .map(|(kind, descriptor)| EdgeRow {
+                kind: kind.as_str().to_owned(),
+                digest: descriptor.digest().clone(),
+                size: descriptor.size(),
+                media_type: descriptor.media_type().to_owned(),
+                urls: descriptor.urls().to_vec(),
+            })
+            .collect();
+        Self {
+            media_type: manifest.media_type().as_str().to_owned(),
+            size,
+            artifact_type: manifest.artifact_type().map(str::to_owned),
+            subject: manifest.subject().map(|subject| subject.digest().clone()),
+            annotations: manifest.annotations().clone(),
+            edges,
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The journal: what local repositories hold, on disk before anyone is told that it is held (DECISIONS 8, 9).
+//!
+//! One thread takes what waits, appends it in one write, syncs once, takes it into the index in the same order, and answers everyone.
+//! The index may lose its newest transactions, or all of itself: a start takes in again whatever it has not. A journal that could not be
+//! synced takes nothing more until the next start, because nobody knows what of it is on disk.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rustix::fs::FallocateFlags;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+use super::change::{Change, What};
+use super::index::{Index, ManifestRow, Work};
+use super::shared::Shared;
+use super::{StageError, StoreError, frames};
+use crate::oci::manifest::{MANIFEST_MAX, Manifest};
+use crate::oci::{Digest, MediaType};
+
+/// Changes that may wait before senders wait too.
+const QUEUE: usize = 1024;
+/// Changes that one sync covers at most.
+const GROUP: usize = 256;
+/// Changes that a start takes in at a time.
+const REPLAY: usize = 512;
+/// Bytes that are allocated ahead, so that a full disk is met before a record is half written.
+const AHEAD: u64 = 1 << 20;
+
+/// The journal's end that takes changes.
+#[derive(Debug)]
+pub(super) struct Journal {
+    queue: mpsc::Sender<Job>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Job {
+    change: Change,
+    row: Option<ManifestRow>,
+    reply: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// The file, and where it ends.
+#[derive(Debug)]
+struct Log {
+    file: File,
+    end: u64,
+    allocated: u64,
+    sequence: u64,
+}
+
+/// A journal that was read, before its thread runs.
+#[derive(Debug)]
+pub(super) struct Opened {
+    log: Log,
+    queue: mpsc::Receiver<Job>,
+}
+
+impl Journal {
+    /// Reads the journal in `file` and takes into `index` what it has not. `bytes_of` reads a manifest. Blocks.
+    pub(super) fn open(
+        file: File,
+        index: &Index,
+        bytes_of: impl Fn(&Digest) -> Option<Vec<u8>>,
+    ) -> io::Result<(Self, Opened)> {
+        let length = file.metadata()?.len();
+        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        file.read_exact_at(&mut bytes, 0)?;
+        let contents = frames::decode(&bytes);
+        if contents.damaged > 0 {
+            error!(
+                bytes = contents.damaged,
+                "the journal of the local repositories is damaged; what stands in the damaged part is lost, restore it from a backup"
+            );
+        }
+        let end = u64::try_from(contents.end).unwrap_or(length);
+        if end < length {
+            info!(
+                bytes = length - end,
+                "the last write of the journal did not end; nobody was told of it"
+            );
+            file.set_len(end)?;
+            file.sync_data()?;
+        }
+        let sequence = contents.frames.iter().map(|frame| frame.sequence).max();
+        let applied = index.journal_applied().map_err(io::Error::other)?;
+        let mut work = Vec::new();
+        let mut replayed = 0;
+        for frame in contents.frames {
+            if frame.sequence <= applied {
+                continue;
+            }
+            let change: Change = match serde_json::from_slice(frame.payload) {
+                Ok(change) => change,
+                Err(problem) => {
+                    error!(sequence = frame.sequence, %problem, "a record of the journal cannot be read; a newer program wrote it");
+                    continue;
+                }
+            };
+            replayed += 1;
+            work.push(Work {
+                sequence: frame.sequence,
+                row: manifest_row(&change, &bytes_of),
+                change,
+            });
+            if work.len() >= REPLAY {
+                index
+                    .apply_blocking(std::mem::take(&mut work))
+                    .map_err(io::Error::other)?;
+            }
+        }
+        index.apply_blocking(work).map_err(io::Error::other)?;
+        if replayed > 0 {
+            info!(
+                records = replayed,
+                "the index has taken in what the journal knew better"
+            );
+        }
+        let (sender, queue) = mpsc::channel(QUEUE);
+        let log = Log {
+            file,
+            end,
+            allocated: end,
+            sequence: sequence.unwrap_or(0).max(applied),
+        };
+        let journal = Self {
+            queue: sender,
+            thread: Mutex::default(),
+        };
+        Ok((journal, Opened { log, queue }))
+    }
+
+    /// Starts the thread.
+    pub(super) fn start(&self, opened: Opened, shared: &Arc<Shared>) -> io::Result<()> {
+        let shared = Arc::downgrade(shared);
+        let thread = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || {
+                let Opened { mut log, mut queue } = opened;
+                while let Some(first) = queue.blocking_recv() {
+                    let mut jobs = vec![first];
+                    while jobs.len() < GROUP
+                        && let Ok(job) = queue.try_recv()
+                    {
+                        jobs.push(job);
+                    }
+                    let Some(shared) = shared.upgrade() else {
+                        return;
+                    };
+                    run(&mut log, jobs, &shared);
+                }
+            })?;
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        Ok(())
+    }
+
+    /// Writes a change down and takes it in; returns when both are done.
+    pub(super) async fn commit(
+        &self,
+        change: Change,
+        row: Option<ManifestRow>,
+    ) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job { change, row, reply };
+        self.queue.send(job).await.map_err(|_closed| closed())?;
+        answer.await.map_err(|_closed| closed())?
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::Io(io::Error::other(
+        "the journal takes nothing more until the next start",
+    ))
+}
+
+/// One group: append, sync, take in, answer.
+fn run(log: &mut Log, jobs: Vec<Job>, shared: &Shared) {
+    let mut bytes = Vec::new();
+    let mut work = Vec::new();
+    let mut replies = Vec::new();
+    let before = log.sequence;
+    for Job { change, row, reply } in jobs {
+        let payload = serde_json::to_vec(&change).unwrap_or_default();
+        let sequence = log.sequence + 1;
+        let Some(frame) = frames::encode(sequence, &payload) else {
+            let _gone = reply.send(Err(StoreError::Io(io::ErrorKind::FileTooLarge.into())));
+            continue;
+        };
+        log.sequence = sequence;
+        bytes.extend_from_slice(&frame);
+        replies.push(reply);
+        work.push(Work {
+            sequence,
+            change,
+            row,
+        });
+    }
+    let answer = |replies: Vec<oneshot::Sender<_>>, error: &dyn Fn() -> StoreError| {
+        for reply in replies {
+            // Whoever asked may have gone away.
+            let _gone = reply.send(Err(error()));
+        }
+    };
+    match log.append(&bytes) {
+        Ok(()) => {}
+        Err(Trouble::Before(error)) => {
+            log.sequence = before;
+            warn!(%error, "the journal has no room for a change");
+            answer(replies, &|| StageError::from(copy(&error)).into());
+            return;
+        }
+        Err(Trouble::Unknown(error)) => {
+            error!(%error, "the journal could not be written; nothing is pushed or deleted until the next start");
+            log.broken();
+            answer(replies, &|| StoreError::Io(copy(&error)));
+            return;
+        }
+    }
+    match shared.take_in(work) {
+        Ok(()) => {
+            for reply in replies {
+                let _gone = reply.send(Ok(()));
+            }
+        }
+        Err(error) => {
+            error!(%error, "changes stand in the journal and not in the index; the next start takes them in");
+            let text = error.to_string();
+            answer(replies, &|| StoreError::Io(io::Error::other(text.clone())));
+        }
+    }
+}
+
+enum Trouble {
+    /// Nothing was written.
+    Before(io::Error),
+    /// What of it is on disk is unknown.
+    Unknown(io::Error),
+}
+
+impl Log {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), Trouble> {
+        if self.sequence == u64::MAX {
+            return Err(Trouble::Before(closed_io()));
+        }
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let end = self.end.saturating_add(length);
+        if end > self.allocated {
+            let to = end.saturating_add(AHEAD);
+            self.allocate(to).map_err(Trouble::Before)?;
+        }
+        if let Err(error) = self.file.write_all_at(bytes, self.end) {
+            // Cut back to what is known to be good; where that fails too, nobody knows.
+            return Err(match self.file.set_len(self.end) {
+                Ok(()) => Trouble::Before(error),
+                Err(_) => Trouble::Unknown(error),
+            });
+        }
+        self.file.sync_data().map_err(Trouble::Unknown)?;
+        self.end = end;
+        Ok(())
+    }
+
+    fn allocate(&mut self, to: u64) -> io::Result<()> {
+        let done = rustix::fs::fallocate(
+            &self.file,
+            FallocateFlags::KEEP_SIZE,
+            self.end,
+            to - self.end,
+        );
+        match done {
+            // Where the file system cannot, a write says whether there is room.
+            Ok(())
+            | Err(
+                rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL,
+            ) => {
+                self.allocated = to;
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// From here on every append is refused.
+    const fn broken(&mut self) {
+        self.sequence = u64::MAX;
+    }
+}
+
+fn closed_io() -> io::Error {
+    io::Error::other("the journal takes nothing more until the next start")
+}
+
+/// The same error once more.
+fn copy(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(
+        || io::Error::other(error.to_string()),
+        io::Error::from_raw_os_error,
+    )
+}
+
+/// What is known of the manifest that a change brings, from its bytes.
+fn manifest_row(
+    change: &Change,
+    bytes_of: &impl Fn(&Digest) -> Option<Vec<u8>>,
+) -> Option<ManifestRow> {
+    let What::PutManifest {
+        digest, media_type, ..
+    } = &change.what
+    else {
+        return None;
+    };
+    let bytes =
+        bytes_of(&Digest::parse(digest).ok()?).filter(|bytes| bytes.len() <= MANIFEST_MAX)?;
+    let declared = MediaType::parse(media_type);
+    let manifest = Manifest::parse(&bytes, declared.as_ref()).ok()?;
+    let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    Some(ManifestRow {
+        media_type: media_type.clone(),
+        ..ManifestRow::of(&manifest, size)
+    })
+}
+
+impl Shared {
+    /// Takes changes into the index, and into the books what follows from them; lets go of what nothing links any more. Blocks.
+    fn take_in(&self, work: Vec<Work>) -> Result<(), StoreError> {
+        let applied = self.index.apply_blocking(work)?;
+        self.budget.blobs_changed(&applied.moved);
+        for digest in applied.orphans {
+            if let Err(error) = self.evict(&digest, false) {
+                warn!(%digest, %error, "what nothing links any more cannot be removed; eviction will");
+            }
+        }
+        Ok(())
+    }
+}
