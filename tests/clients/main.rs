@@ -20,5 +20,7 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+mod conformance;
 mod parts;
 mod pulls;
+mod pushes;

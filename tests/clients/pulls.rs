@@ -123,7 +123,7 @@ async fn crane() {
 }
 
 /// `registries.conf` and `policy.json` for skopeo and podman.
-fn containers_configuration(dir: &Path, mirror: &Mirror) -> (PathBuf, PathBuf) {
+pub fn containers_configuration(dir: &Path, mirror: &Mirror) -> (PathBuf, PathBuf) {
     let (registries, policy) = (dir.join("registries.conf"), dir.join("policy.json"));
     let text = format!(
         "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n",
@@ -175,14 +175,24 @@ async fn skopeo() {
     .await;
 }
 
-struct Podman {
+pub struct Podman {
     registries: PathBuf,
     policy: PathBuf,
     dir: TempDir,
 }
 
 impl Podman {
-    fn command(&self) -> Command {
+    pub fn start(mirror: &Mirror) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (registries, policy) = containers_configuration(dir.path(), mirror);
+        Self {
+            registries,
+            policy,
+            dir,
+        }
+    }
+
+    pub fn command(&self) -> Command {
         let mut podman = Command::new("podman");
         podman
             .env("CONTAINERS_REGISTRIES_CONF", &self.registries)
@@ -217,16 +227,7 @@ impl Pulls for Podman {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn podman() {
-    through_the_mirror(&images(), |mirror| {
-        let dir = tempfile::tempdir().unwrap();
-        let (registries, policy) = containers_configuration(dir.path(), mirror);
-        Box::new(Podman {
-            registries,
-            policy,
-            dir,
-        })
-    })
-    .await;
+    through_the_mirror(&images(), |mirror| Box::new(Podman::start(mirror))).await;
 }
 
 struct Containerd {
@@ -283,48 +284,14 @@ async fn containerd() {
     .await;
 }
 
-struct Docker {
+pub struct Docker {
     socket: String,
     _daemon: Daemon,
     _dir: TempDir,
 }
 
 impl Docker {
-    fn command(&self) -> Command {
-        let mut docker = Command::new("docker");
-        docker.args(["-H", &self.socket]);
-        docker
-    }
-}
-
-impl Pulls for Docker {
-    fn pull(&mut self, reference: &str) {
-        run(self.command().args(["pull", &format!("app{reference}")]));
-        let all = run(self.command().args(["images", "-aq"]));
-        for id in String::from_utf8(all.stdout).unwrap().split_whitespace() {
-            run(self.command().args(["rmi", "--force", id]));
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dockerd() {
-    // The layer of 256 MiB is this one's, the client that the mirror is for.
-    let large = image::image(
-        Flavour::Docker,
-        "amd64",
-        &[
-            image::noise_layer(image::Packing::Gzip, 5, 256 << 20),
-            image::empty_layer(image::Packing::Gzip),
-        ],
-    );
-    // Debian's dockerd knows no zstd layers.
-    let images = [
-        ("docker", image::multi_platform(Flavour::Docker, 2, 300_000)),
-        ("oci", image::small(Flavour::Oci, 3)),
-        ("large", large),
-    ];
-    through_the_mirror(&images, |mirror| {
+    pub fn start(mirror: &Mirror) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
         let socket = format!("unix://{}", at("docker.sock"));
@@ -361,13 +328,48 @@ async fn dockerd() {
                 .output()
                 .is_ok_and(|output| output.status.success())
         });
-        Box::new(Docker {
+        Self {
             socket,
             _daemon: daemon,
             _dir: dir,
-        })
-    })
-    .await;
+        }
+    }
+
+    pub fn command(&self) -> Command {
+        let mut docker = Command::new("docker");
+        docker.args(["-H", &self.socket]);
+        docker
+    }
+}
+
+impl Pulls for Docker {
+    fn pull(&mut self, reference: &str) {
+        run(self.command().args(["pull", &format!("app{reference}")]));
+        let all = run(self.command().args(["images", "-aq"]));
+        for id in String::from_utf8(all.stdout).unwrap().split_whitespace() {
+            run(self.command().args(["rmi", "--force", id]));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dockerd() {
+    // The layer of 256 MiB is this one's, the client that the mirror is for.
+    let large = image::image(
+        Flavour::Docker,
+        "amd64",
+        &[
+            image::noise_layer(image::Packing::Gzip, 5, 256 << 20),
+            image::empty_layer(image::Packing::Gzip),
+        ],
+    );
+    // Debian's dockerd knows no zstd layers.
+    let images = [
+        ("docker", image::multi_platform(Flavour::Docker, 2, 300_000)),
+        ("oci", image::small(Flavour::Oci, 3)),
+        ("large", large),
+    ];
+    through_the_mirror(&images, |mirror| Box::new(Docker::start(mirror))).await;
 }
 
 /// nginx with TLS, a private authority and HTTP/2 in front of the registry.
