@@ -15,10 +15,10 @@ use crate::api::{self, Api, Role};
 use crate::body::Body;
 use crate::cache::{PullThrough, Shared};
 use crate::config::{Remote, Resolved};
-use crate::overlay::{self, Local};
+use crate::overlay::{self, Collected, Local};
 use crate::repository::{Definition, Definitions, Repository};
 use crate::server::{self, Connection, Handler, ListenerConfig, RequestBody, Server};
-use crate::store::Store;
+use crate::store::{Store, Verified};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::upstream::{self, CredentialConfig, ProxyConfig, SecretSource, Upstream};
@@ -190,6 +190,47 @@ pub fn check(config: &Resolved, proxy: &ProxyConfig) -> anyhow::Result<Vec<Strin
         }
     }
     Ok(warnings)
+}
+
+/// Something that was, or would be, collected.
+#[derive(Debug)]
+pub struct Gone {
+    /// The repository key.
+    pub repository: String,
+    /// What.
+    pub what: Collected,
+}
+
+/// Collects what nothing refers to in the local repositories of a store that nobody else has.
+pub async fn collect(config: Resolved, dry_run: bool) -> anyhow::Result<Vec<Gone>> {
+    let tasks = Tasks::new();
+    let store = Store::open(config.storage.clone(), &tasks).await?;
+    let pushed = overlay::Shared::new(store.clone(), &tasks).await?;
+    let mut gone = Vec::new();
+    for local in &config.locals {
+        let repository = Local::new(local.key.as_str(), local.config.clone(), pushed.clone());
+        let collected = repository.collect_alone(config.collection.grace, dry_run);
+        gone.extend(collected.await?.into_iter().map(|what| Gone {
+            repository: local.key.to_string(),
+            what,
+        }));
+    }
+    tasks.stop(TASKS_PATIENCE).await;
+    store.close().await;
+    Ok(gone)
+}
+
+/// Hashes every blob of a store that nobody else has; with `anew`, from a fresh index.
+pub async fn verify(config: Resolved, anew: bool) -> anyhow::Result<Verified> {
+    let tasks = Tasks::new();
+    if anew {
+        Store::forget_index(&config.storage)?;
+    }
+    let store = Store::open(config.storage, &tasks).await?;
+    let verified = store.verify().await?;
+    tasks.stop(TASKS_PATIENCE).await;
+    store.close().await;
+    Ok(verified)
 }
 
 /// The client of one remote. Nothing is dialled.

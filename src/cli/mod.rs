@@ -1,9 +1,12 @@
 //! The command line. The only place that reads the environment and ends the process.
 
 mod check;
+mod gc;
 mod output;
 mod serve;
+mod verify;
 
+use std::future::Future;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -55,6 +58,10 @@ enum Command {
     Serve(serve::Arguments),
     /// Validate the configuration and print how names route
     Check,
+    /// Remove what nothing refers to from the local repositories of a store that no mirror is running on
+    Gc(gc::Arguments),
+    /// Hash every blob of a store that no mirror is running on; what is damaged is moved aside
+    Verify(verify::Arguments),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -83,6 +90,12 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => with_config(&cli, |resolved, proxy| {
             serve::run(resolved, arguments, proxy)
         }),
+        Command::Gc(arguments) => {
+            with_config(&cli, |resolved, _proxy| gc::run(resolved, arguments))
+        }
+        Command::Verify(arguments) => {
+            with_config(&cli, |resolved, _proxy| verify::run(resolved, arguments))
+        }
     }
 }
 
@@ -105,6 +118,14 @@ fn with_config(cli: &Cli, run: impl FnOnce(Resolved, ProxyConfig) -> ExitCode) -
             ExitCode::from(MISUSED)
         }
     }
+}
+
+/// Runs a command's work to its end.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(work)
 }
 
 /// What the environment says of proxies.

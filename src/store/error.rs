@@ -11,7 +11,7 @@ use crate::oci::Digest;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it.
-    #[error("the data directory {} is in use by process {pid}", path.display())]
+    #[error("the data directory {} is in use by process {pid}; stop that first, or name another directory", path.display())]
     Locked {
         /// The data directory.
         path: PathBuf,

@@ -35,6 +35,7 @@ mod start;
 mod sync;
 mod unsettled;
 mod uploads;
+mod verify;
 
 #[cfg(test)]
 mod tests;
@@ -57,6 +58,7 @@ pub use holds::Hold;
 pub use index::{Index, IndexError};
 pub use staged::{Part, Staged};
 pub use uploads::{FoundUpload, UploadFile};
+pub use verify::Verified;
 
 use crate::oci::Digest;
 use crate::tasks::Tasks;

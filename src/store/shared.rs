@@ -267,6 +267,14 @@ impl Shared {
         Ok(Some(self.enter(digest, size, Arc::new(file))))
     }
 
+    /// What a blob's bytes hash to; none where there is no such file.
+    pub(super) fn hash(&self, digest: &Digest) -> io::Result<Option<Digest>> {
+        let Some(file) = self.layout.open_blob(digest)? else {
+            return Ok(None);
+        };
+        hash_file(&file, digest).map(Some)
+    }
+
     /// Lets a blob go. Answers the bytes that this frees; none where it is pinned, pushed, held by a push under way, or gone.
     pub(super) fn evict(&self, digest: &Digest, even_held: bool) -> Result<u64, StoreError> {
         let _key = self.keys.lock(digest);

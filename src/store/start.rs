@@ -163,6 +163,27 @@ fn first_figures(index: &Index) -> super::index::Result<Totals> {
     index.totals()
 }
 
+/// Moves the index aside, under the lock, so that the next start makes it anew.
+pub(super) fn forget_index(root: &Path) -> Result<(), OpenError> {
+    let layout = Layout::open(root)?;
+    let index = Index::file(layout.root());
+    let stamp = clock::now().as_ms();
+    for suffix in ["", "-wal", "-shm"] {
+        let from = format!("{}{suffix}", index.display());
+        let to = format!("{}.aside-{stamp}{suffix}", index.display());
+        match std::fs::rename(&from, to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::Io {
+                    path: from.into(),
+                    source: error,
+                });
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
 /// Finds the parts of earlier fills; removes the stale ones and those that no fill takes up again. Answers their bytes.
 fn take_up_parts(layout: &Layout, parts: &Parts, stamps: &Stamps, now: Wall) -> io::Result<u64> {
     let mut bytes = 0;

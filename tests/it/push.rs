@@ -758,3 +758,65 @@ async fn what_was_acknowledged_survives_thirty_kills() {
     }
     assert!(mirror.files("staging").is_empty());
 }
+
+/// Runs a command of the program on the mirror's data; its exit code and what it printed.
+fn command(mirror: &Mirror, arguments: &[&str]) -> (Option<i32>, String) {
+    let config = mirror.data().parent().unwrap().join("mirror.toml");
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_roadstead"))
+        .args(arguments)
+        .arg("-c")
+        .arg(config)
+        .arg("--data")
+        .arg(mirror.data())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    (output.status.code(), printed)
+}
+
+#[tokio::test]
+async fn housekeeping_while_nobody_runs() {
+    let mut mirror = mirror().await;
+    let (gone, kept) = (image::small(Flavour::Oci, 1), image::small(Flavour::Oci, 2));
+    let client = mirror.client();
+    client.push("dev-local/a", "gone", &gone).await;
+    client.push("dev-local/a", "kept", &kept).await;
+    client.delete("/v2/dev-local/a/manifests/gone").await;
+    // A mirror that runs has the store to itself.
+    assert_eq!(command(&mirror, &["gc"]).0, Some(1));
+    mirror.terminate();
+    let (code, printed) = command(&mirror, &["gc", "--dry-run", "--grace", "0"]);
+    assert_eq!(code, Some(0));
+    let line = format!("dev-local/a@{}\tuntagged", gone.digest());
+    assert!(printed.contains(&line), "{printed}");
+    // The default grace leaves what was pushed a moment ago.
+    assert!(command(&mirror, &["gc"]).1.starts_with("0 gone"));
+    assert!(command(&mirror, &["gc", "--grace", "0"]).1.contains(&line));
+    let (code, printed) = command(&mirror, &["verify", "--index"]);
+    assert_eq!(code, Some(0), "{printed}");
+    // A flipped bit is found and moved aside.
+    let victim = mirror.data().join(format!(
+        "blobs/sha256/{}/{}",
+        &kept.blobs[0].digest[7..9],
+        &kept.blobs[0].digest[7..]
+    ));
+    let mut bytes = std::fs::read(&victim).unwrap();
+    bytes[0] ^= 1;
+    std::fs::write(&victim, bytes).unwrap();
+    let (code, printed) = command(&mirror, &["verify"]);
+    assert_eq!(code, Some(1));
+    assert!(printed.contains(&kept.blobs[0].digest), "{printed}");
+    mirror.start().await;
+    let client = mirror.client();
+    assert!(
+        client
+            .manifest("dev-local/a", "kept")
+            .await
+            .is(&kept.root.bytes)
+    );
+    let path = format!("/v2/dev-local/a/blobs/{}", kept.blobs[0].digest);
+    assert_eq!(client.get(&path).await.status.as_u16(), 404);
+    // Pushed again it is there again.
+    client.push("dev-local/a", "kept", &kept).await;
+    assert!(client.has("dev-local/a", "kept", &kept).await);
+}
