@@ -5,8 +5,9 @@ use std::process::Command;
 
 use crate::parts::{run, tool};
 use crate::pulls::{Docker, Podman, containers_configuration};
-use crate::support::Mirror;
 use crate::support::image::{self, Flavour};
+use crate::support::tls::Authority;
+use crate::support::{Mirror, Secure};
 
 async fn mirror() -> Mirror {
     Mirror::with(&[], "[local.dev-local]\n[local.prod-local]\n").await
@@ -210,4 +211,91 @@ async fn oras() {
         fs::read(dir.path().join("out/chart.tgz")).unwrap(),
         b"a chart"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cosign() {
+    let mirror = mirror().await;
+    let image = image::small(Flavour::Oci, 1);
+    mirror.client().push("dev-local/app", "1", &image).await;
+    let dir = tempfile::tempdir().unwrap();
+    let cosign = |arguments: &[&str]| {
+        run(Command::new(tool("cosign"))
+            .current_dir(dir.path())
+            .env("HOME", dir.path())
+            .env("COSIGN_PASSWORD", "")
+            .args(arguments));
+    };
+    let reference = format!("{}/dev-local/app@{}", mirror.address(), image.digest());
+    cosign(&["generate-key-pair"]);
+    let key = [
+        "--key",
+        "cosign.key",
+        "--tlog-upload=false",
+        "--allow-http-registry",
+        "-y",
+    ];
+    let public = [
+        "--key",
+        "cosign.pub",
+        "--insecure-ignore-tlog=true",
+        "--allow-http-registry",
+    ];
+    fs::write(dir.path().join("predicate.json"), "{}").unwrap();
+    let custom = ["--type", "custom"];
+    cosign(&[&["sign"][..], &key, &[&reference]].concat());
+    cosign(&[&["verify"][..], &public, &[&reference]].concat());
+    let predicate = ["--predicate", "predicate.json"];
+    cosign(&[&["attest"][..], &key, &custom, &predicate, &[&reference]].concat());
+    cosign(&[&["verify-attestation"][..], &public, &custom, &[&reference]].concat());
+}
+
+/// The same over TLS, with an authority that only the client was told of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    authority.localhost().write(dir.path(), "mirror");
+    let mirror = Secure::start(dir.path(), "[local.dev-local]\n");
+    crate::eventually!(mirror.ask(&authority).await.is_some());
+    let certificates = dir.path().join("certs");
+    fs::create_dir(&certificates).unwrap();
+    let ca = authority.write(&certificates);
+    let at = |name: &str| format!("{}/{name}", mirror.host());
+    // An image out of nothing but a layer.
+    let layer = dir.path().join("layer.tar");
+    let packed = [image::noise_layer(image::Packing::Plain, 1, 100_000)];
+    let packed = image::image(Flavour::Oci, "amd64", &packed);
+    fs::write(&layer, &packed.layers()[0].bytes).unwrap();
+    let crane = |arguments: &[&str]| {
+        run(Command::new(tool("crane"))
+            .env("SSL_CERT_FILE", &ca)
+            .args(arguments));
+    };
+    let layer = layer.display().to_string();
+    crane(&["append", "-f", &layer, "-t", &at("dev-local/crane:1")]);
+    crane(&["validate", "--remote", &at("dev-local/crane:1")]);
+    let policy = dir.path().join("policy.json");
+    fs::write(
+        &policy,
+        "{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}",
+    )
+    .unwrap();
+    let directory = format!("dir:{}", dir.path().join("image").display());
+    let docker = |name: &str| format!("docker://{}", at(name));
+    for (from, to) in [
+        (docker("dev-local/crane:1"), directory.clone()),
+        (directory, docker("dev-local/skopeo:1")),
+    ] {
+        run(Command::new("skopeo")
+            .arg("--policy")
+            .arg(&policy)
+            .arg("copy")
+            .arg("--src-cert-dir")
+            .arg(&certificates)
+            .arg("--dest-cert-dir")
+            .arg(&certificates)
+            .args([from, to]));
+    }
+    crane(&["validate", "--remote", &at("dev-local/skopeo:1")]);
 }

@@ -1,92 +1,14 @@
 //! TLS towards clients: what is served, and what SIGHUP does to it.
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
-
-use crate::support::free_port;
+use crate::support::Secure;
 use crate::support::tls::Authority;
-
-/// A mirror that speaks TLS alone.
-struct Secure {
-    child: Child,
-    port: u16,
-}
-
-impl Secure {
-    fn start(dir: &Path) -> Self {
-        let port = free_port();
-        let config = format!(
-            "[server]\nlisten = \"127.0.0.1:{port}\"\ntls = {{ certificate = \"mirror.crt\", key = \"mirror.key\" }}\n"
-        );
-        std::fs::write(dir.join("mirror.toml"), config).unwrap();
-        let log = std::fs::File::create(dir.join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_roadstead"))
-            .args(["serve", "--log-format", "json", "-c"])
-            .arg(dir.join("mirror.toml"))
-            .arg("--data")
-            .arg(dir.join("data"))
-            .env_remove("RUST_LOG")
-            .stderr(log)
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { child, port }
-    }
-
-    fn hang_up(&self) {
-        let done = Command::new("kill")
-            .args(["-HUP", &self.child.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(done.success());
-    }
-
-    /// The certificate that is shown now, and the status of `GET /v2/`; `None` where the handshake fails.
-    async fn ask(&self, authority: &Authority) -> Option<(Vec<u8>, String)> {
-        let mut roots = RootCertStore::empty();
-        let root = CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap();
-        roots.add(root).unwrap();
-        let config = ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
-        let name = ServerName::try_from("localhost").unwrap();
-        let mut stream = TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await
-            .ok()?;
-        let shown = stream.get_ref().1.peer_certificates()?.first()?.to_vec();
-        stream
-            .write_all(b"GET /v2/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-            .await
-            .ok()?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.ok()?;
-        Some((shown, String::from_utf8_lossy(&answer).into_owned()))
-    }
-}
-
-impl Drop for Secure {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-}
 
 #[tokio::test]
 async fn certificates_are_replaced_on_sighup_and_bad_ones_are_not() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     authority.localhost().write(dir.path(), "mirror");
-    let mirror = Secure::start(dir.path());
+    let mirror = Secure::start(dir.path(), "");
     crate::eventually!(mirror.ask(&authority).await.is_some());
     let (first, answer) = mirror.ask(&authority).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");

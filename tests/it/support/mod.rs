@@ -21,6 +21,7 @@ pub mod mirror;
 pub mod plain_http;
 pub mod push;
 pub mod raw;
+pub mod secure;
 pub mod tls;
 pub mod upstream;
 
@@ -31,6 +32,7 @@ pub use canary::Canary;
 pub use client::{Answer, Client, Open};
 pub use image::{Content, Flavour, Image};
 pub use mirror::{Mirror, Remote};
+pub use secure::Secure;
 pub use upstream::{Act, Gate, Seen, Upstream};
 
 /// How long anything may take that is bound to happen: the one knob, in seconds, is `ROADSTEAD_TEST_PATIENCE`.
