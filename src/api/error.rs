@@ -249,7 +249,8 @@ impl ApiError {
                     StatusCode::BAD_GATEWAY,
                     ErrorCode::ManifestInvalid,
                     error.to_string(),
-                ),
+                )
+                .with(|parts| parts.retry_after = Some(RETRY_AFTER_OUTAGE)),
                 failed,
             ),
             cache::Error::Mismatch => (

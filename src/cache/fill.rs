@@ -81,6 +81,11 @@ impl Seat {
         Self::take(&self.fill)
     }
 
+    /// Whether the fill was started for the very image of `order`.
+    pub(super) fn is_for(&self, order: &Order) -> bool {
+        self.fill.is_for(&order.key, &order.origin.name)
+    }
+
     /// A receiver of the fill's phases.
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {
         self.fill.phase.clone()

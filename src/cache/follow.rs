@@ -138,6 +138,8 @@ pub(super) fn filling(
         end,
         promise,
         ahead: Ahead::Untried,
+        unverified: None,
+        ahead_end: 0,
         own: None,
     };
     stream::try_unfold(follower, |mut follower| async move {
@@ -163,6 +165,9 @@ struct Follower {
     end: Option<u64>,
     promise: Promise,
     ahead: Ahead,
+    /// What was sent from a request of this reader's own and is promised to be right: where it began, and its hash.
+    unverified: Option<(u64, Hasher)>,
+    ahead_end: u64,
     own: Option<Box<OwnStream>>,
 }
 
@@ -186,6 +191,7 @@ impl Follower {
                     }
                 }
                 Phase::Done(blob) => {
+                    self.compare(&blob).await?;
                     let end = self.end.unwrap_or(blob.size()).min(blob.size());
                     if self.at >= end {
                         return Ok(None);
@@ -225,15 +231,46 @@ impl Follower {
         let mut written = part.written();
         let limit = readable(*written.borrow_and_update(), total, self.promise);
         if self.at < limit {
+            // The fill has caught up: what comes now is its own, and the place at the upstream is free again.
+            self.ahead = Ahead::GivenUp;
             let to = self.end.unwrap_or(limit).min(limit);
             let want = usize::try_from(to - self.at)
                 .unwrap_or(READ_CHUNK)
                 .min(READ_CHUNK);
             return self.took(part.read_at(self.at, want).await).map(Some);
         }
-        if let Some(bytes) = self.read_ahead(limit, total).await {
-            self.at += bytes.len() as u64;
-            return Ok(Some(bytes));
+        if let Some(stop) = self.go_ahead(limit, total).await
+            && let Ahead::Reading(stream) = &mut self.ahead
+        {
+            let caught_up = |written: &u64| readable(*written, total, self.promise) > self.at;
+            let came = tokio::select! {
+                bytes = stream.chunk() => Ok(bytes.ok().flatten().filter(|bytes| !bytes.is_empty())),
+                // The fill may be here first; then its bytes are read.
+                moved = written.wait_for(caught_up) => Err(moved.is_ok()),
+            };
+            let bytes = match came {
+                Ok(bytes) => bytes,
+                Err(true) => return Ok(None),
+                // The writer has ended: the next phase says how.
+                Err(false) => {
+                    self.changed().await?;
+                    return Ok(None);
+                }
+            };
+            if let Some(mut bytes) = bytes {
+                bytes.truncate(usize::try_from(stop - self.at).unwrap_or(usize::MAX));
+                if self.promise == Promise::ToEnd {
+                    let algorithm = self.origin.digest.algorithm();
+                    self.unverified
+                        .get_or_insert_with(|| (self.at, algorithm.hasher()))
+                        .1
+                        .update(&bytes);
+                }
+                self.at += bytes.len() as u64;
+                self.ahead_end = self.at;
+                return Ok(Some(bytes));
+            }
+            self.ahead = Ahead::GivenUp;
         }
         tokio::select! {
             changed = self.phase.changed() => changed.map_err(|_closed| BodyError::new("the download was given up"))?,
@@ -245,12 +282,14 @@ impl Follower {
         Ok(None)
     }
 
-    /// Bytes from a request of this reader's own, where the fill is far behind.
-    async fn read_ahead(&mut self, frontier: u64, total: Option<u64>) -> Option<Bytes> {
+    /// Opens a request of this reader's own where the fill is far behind; answers how far it may be read.
+    async fn go_ahead(&mut self, frontier: u64, total: Option<u64>) -> Option<u64> {
         let total = total?;
         let stop = match self.promise {
             Promise::Slice => self.end.unwrap_or(total),
-            Promise::ToEnd => total.saturating_sub(HOLD_BACK),
+            Promise::ToEnd => total
+                .saturating_sub(HOLD_BACK)
+                .min(self.end.unwrap_or(total)),
         };
         if self.at >= stop {
             self.ahead = Ahead::GivenUp;
@@ -262,19 +301,34 @@ impl Follower {
                 .await
                 .map_or(Ahead::GivenUp, |stream| Ahead::Reading(Box::new(stream)));
         }
-        let Ahead::Reading(stream) = &mut self.ahead else {
-            return None;
+        Some(stop)
+    }
+
+    /// Compares what was sent ahead of the fill with what was verified; the end is not given where they differ.
+    async fn compare(&mut self, blob: &Blob) -> Result<(), BodyError> {
+        let Some((start, sent)) = self.unverified.take() else {
+            return Ok(());
         };
-        match stream.chunk().await {
-            Ok(Some(mut bytes)) if !bytes.is_empty() => {
-                bytes.truncate(usize::try_from(stop - self.at).unwrap_or(usize::MAX));
-                Some(bytes)
-            }
-            _ => {
-                self.ahead = Ahead::GivenUp;
-                None
-            }
+        // What came from the part after the fill had caught up has gone through the fill's own hash.
+        let mut hasher = self.origin.digest.algorithm().hasher();
+        let mut at = start;
+        let end = self.ahead_end;
+        while at < end {
+            let want = usize::try_from(end - at)
+                .unwrap_or(READ_CHUNK)
+                .min(READ_CHUNK);
+            let bytes = blob
+                .read_at(at, want)
+                .await
+                .map_err(|_damaged| BodyError::new("a stored blob could not be read"))?;
+            hasher.update(&bytes);
+            at += bytes.len() as u64;
         }
+        if hasher.finish() == sent.finish() {
+            return Ok(());
+        }
+        tracing::warn!(digest = %self.origin.digest, "upstream answered a range with other bytes than the whole has; the transfer is cut");
+        Err(BodyError::new("the content does not agree with its digest"))
     }
 
     async fn open_ahead(&self, stop: u64) -> Option<BlobStream> {
@@ -285,7 +339,7 @@ impl Follower {
             digest,
         } = &self.origin;
         let stream = upstream
-            .get_blob(
+            .get_blob_ahead(
                 hops,
                 name,
                 digest,

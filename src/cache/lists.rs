@@ -201,7 +201,12 @@ impl PullThrough {
                     }
                     Err(error) => return Err(Error::from_upstream(error)),
                 };
+                let is_empty = list.is_empty();
                 let list = Bytes::from(referrers::render_index(&list));
+                // Whoever asks about digests that nobody knows must not fill the index.
+                if is_empty {
+                    return Ok(list);
+                }
                 let index = shared.store.index();
                 learn(
                     "referrers",

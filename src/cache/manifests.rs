@@ -404,11 +404,17 @@ impl PullThrough {
     }
 
     /// Writes down that the image has this manifest, what it points to, and what it refers to.
-    async fn record(&self, name: &Name, manifest: &Stored) -> Result<(), Error> {
+    pub(super) async fn record(&self, name: &Name, manifest: &Stored) -> Result<(), Error> {
+        let index = self.inner.shared.store.index();
+        let linked = index.is_linked(&self.inner.key, name, &manifest.digest);
+        let known = index.manifest(&manifest.digest);
+        if recall("link", false, linked).await? && recall("manifest", false, known).await?.is_some()
+        {
+            return Ok(());
+        }
         let parsed = Manifest::parse(&manifest.bytes, Some(&manifest.media_type))
             .map_err(Error::Manifest)?;
         let row = ManifestRow::of(&parsed, manifest.bytes.len() as u64);
-        let index = self.inner.shared.store.index();
         learn(
             "manifest",
             index.record_manifest(&self.inner.key, name, &manifest.digest, row),

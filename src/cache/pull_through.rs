@@ -315,6 +315,15 @@ impl PullThrough {
         let fills = &self.inner.shared.fills;
         let (mut seat, mut joined) = fills.seat(order);
         let mut again = joined;
+        if joined && !seat.is_for(order) {
+            // Another image's fill has begun since the look: whether this one may read the bytes is for upstream to say.
+            let Origin {
+                hops, name, digest, ..
+            } = &order.origin;
+            self.head_upstream(hops, name, digest).await?;
+            let index = self.inner.shared.store.index();
+            learn("link", index.link(&order.key, name, digest)).await;
+        }
         loop {
             match head(&seat).await {
                 Ok(Head::Done(blob)) => {
@@ -418,5 +427,6 @@ fn stored(blob: crate::store::Blob, status: CacheStatus) -> OpenBlob {
 }
 
 fn absent_blob(name: &Name, digest: &Digest) -> String {
-    format!("{name}@{digest}")
+    // Manifests are remembered beside these, by name and digest.
+    format!("blob {name}@{digest}")
 }

@@ -132,6 +132,12 @@ impl PullThrough {
         .await?;
         let known = row.as_ref().map(|row| self.known(name, tag, row));
         match (freshness::decide(known, config), row) {
+            // What a HEAD announced and nobody has fetched yet may not be had any more: it is asked for again, and the old served if not.
+            (Decision::Fresh { .. }, Some(row))
+                if row.served != row.observed && self.load(&row.observed).await?.is_none() =>
+            {
+                self.revalidate(hops, name, tag, row, want).await
+            }
             (Decision::Fresh { left }, Some(row)) => {
                 self.serve(hops, name, tag, (&row, left), want).await
             }
@@ -175,7 +181,14 @@ impl PullThrough {
         });
         Known {
             age,
-            gone: row.gone.map(|gone| now.since(gone)),
+            // How long ago it was last said counts on the monotonic clock; a restart asks again.
+            gone: row.gone.map(|_first| {
+                if self.inner.absences.holds(&age_key(name, tag)) {
+                    Duration::ZERO
+                } else {
+                    Duration::MAX
+                }
+            }),
         }
     }
 
@@ -408,6 +421,10 @@ impl PullThrough {
             moved: before.filter(|_| same).map_or(now, |row| row.moved),
             gone: None,
         };
+        // Another image may have brought the manifest; that this one has it too is upstream's word.
+        if let Some(manifest) = self.load(&told.digest).await? {
+            self.record(name, &manifest).await?;
+        }
         let memory = age_key(name, tag);
         // A row that could not be written must not be taken for a fresh one.
         if learn("tag", index.put_tag(key, name, tag, row, "upstream")).await {

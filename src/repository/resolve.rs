@@ -59,7 +59,7 @@ pub fn resolve(definitions: &Definitions, ask: &Ask<'_>) -> Result<Target, Unres
             .ok_or(Unresolved::UnknownRepository)?;
         return target(definitions, key, ask.name, None);
     }
-    if let Some(namespace) = namespace(ask)? {
+    if let Some(namespace) = namespace(definitions, ask)? {
         let key = definitions
             .by_host(&namespace)
             .ok_or(Unresolved::UnknownNamespace)?;
@@ -69,8 +69,7 @@ pub fn resolve(definitions: &Definitions, ask: &Ask<'_>) -> Result<Target, Unres
                 if definitions
                     .by_key(first)
                     .or_else(|| definitions.by_host(first))
-                    == Some(key)
-                    && is_marked(first) =>
+                    == Some(key) =>
             {
                 rest
             }
@@ -88,13 +87,8 @@ pub fn resolve(definitions: &Definitions, ask: &Ask<'_>) -> Result<Target, Unres
     target(definitions, definitions.default_key(), ask.name, None)
 }
 
-/// Whether a path component can be told from a namespace of the registry itself.
-fn is_marked(component: &str) -> bool {
-    component.contains(['-', '.', ':'])
-}
-
 /// The one namespace that a request names; several different ones are none that is known.
-fn namespace(ask: &Ask<'_>) -> Result<Option<String>, Unresolved> {
+fn namespace(definitions: &Definitions, ask: &Ask<'_>) -> Result<Option<String>, Unresolved> {
     let mut named: Option<String> = None;
     for namespace in ask.namespaces {
         let namespace = canonical_host(namespace);
@@ -103,10 +97,13 @@ fn namespace(ask: &Ask<'_>) -> Result<Option<String>, Unresolved> {
         }
         named = Some(namespace);
     }
+    // A host that somebody serves is not ours, whatever a client says in Host.
     Ok(named.filter(|namespace| {
-        !ask.own_hosts
-            .iter()
-            .any(|own| canonical_host(own) == *namespace)
+        definitions.by_host(namespace).is_some()
+            || !ask
+                .own_hosts
+                .iter()
+                .any(|own| canonical_host(own) == *namespace)
     }))
 }
 

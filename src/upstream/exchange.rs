@@ -50,6 +50,8 @@ pub(super) struct Question<'a> {
     pub(super) url: Url,
     pub(super) accept: HeaderValue,
     pub(super) range: Option<HeaderValue>,
+    /// A transfer that can be done without: refused where there is no place for it at once.
+    pub(super) is_extra: bool,
 }
 
 impl Question<'_> {
@@ -100,10 +102,12 @@ impl Exchange {
         }
         self.fail_fast(question)
             .map_err(|error| self.count(question, error))?;
-        let permit = self
-            .limits
-            .acquire(question.class() == Class::Blob && !question.is_head)
-            .await?;
+        let is_transfer = question.class() == Class::Blob && !question.is_head;
+        let permit = if question.is_extra {
+            self.limits.try_extra()?
+        } else {
+            self.limits.acquire(is_transfer).await?
+        };
         let admission = self
             .breaker
             .admit(Instant::now())

@@ -141,7 +141,9 @@ impl Upstream {
         name: &Name,
         digest: &Digest,
     ) -> Result<BlobHead, Error> {
-        let answer = self.ask_blob(hops, name, digest, Span::Whole, true).await?;
+        let answer = self
+            .ask_blob(hops, name, digest, Span::Whole, (true, false))
+            .await?;
         Ok(BlobHead {
             size: length(&answer.head.headers),
         })
@@ -155,7 +157,23 @@ impl Upstream {
         digest: &Digest,
         span: Span,
     ) -> Result<BlobStream, Error> {
-        let answer = self.ask_blob(hops, name, digest, span, false).await?;
+        let answer = self
+            .ask_blob(hops, name, digest, span, (false, false))
+            .await?;
+        BlobStream::new(answer, span, self.exchange.meter.clone())
+    }
+
+    /// The same where it is not needed: refused where there is no place for it at once, so that it keeps nobody from what they need.
+    pub async fn get_blob_ahead(
+        &self,
+        hops: &Hops,
+        name: &Name,
+        digest: &Digest,
+        span: Span,
+    ) -> Result<BlobStream, Error> {
+        let answer = self
+            .ask_blob(hops, name, digest, span, (false, true))
+            .await?;
         BlobStream::new(answer, span, self.exchange.meter.clone())
     }
 
@@ -211,6 +229,7 @@ impl Upstream {
                 .url(&path::manifest(name, reference), &[]),
             accept: self.manifest_accept.clone(),
             range: None,
+            is_extra: false,
         };
         self.exchange.ask(&question).await
     }
@@ -221,7 +240,7 @@ impl Upstream {
         name: &Name,
         digest: &Digest,
         span: Span,
-        is_head: bool,
+        (is_head, is_extra): (bool, bool),
     ) -> Result<Answer, Error> {
         let question = Question {
             hops,
@@ -231,6 +250,7 @@ impl Upstream {
             url: self.exchange.endpoint.url(&path::blob(name, digest), &[]),
             accept: HeaderValue::from_static("*/*"),
             range: span.header(),
+            is_extra,
         };
         self.exchange.ask(&question).await
     }

@@ -41,11 +41,13 @@ impl Class {
 pub(super) struct Limits {
     all: Arc<Semaphore>,
     transfers: Arc<Semaphore>,
+    extras: Arc<Semaphore>,
 }
 
 /// A place, held until it is dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
+    _extra: Option<OwnedSemaphorePermit>,
     _transfer: Option<OwnedSemaphorePermit>,
     _any: OwnedSemaphorePermit,
 }
@@ -58,6 +60,7 @@ impl Limits {
         Self {
             all: Arc::new(Semaphore::new(all)),
             transfers: Arc::new(Semaphore::new(transfers)),
+            extras: Arc::new(Semaphore::new(transfers / 2)),
         }
     }
 
@@ -76,8 +79,23 @@ impl Limits {
             .await
             .map_err(closed)?;
         Ok(Permit {
+            _extra: None,
             _transfer: transfer,
             _any: any,
+        })
+    }
+
+    /// A place for a transfer that can be done without: at once or not at all, and never more than half of the transfers' places.
+    pub(super) fn try_extra(&self) -> Result<Permit, Error> {
+        let take = |places: &Arc<Semaphore>| {
+            Arc::clone(places).try_acquire_owned().map_err(|_taken| {
+                Error::new(Kind::Unavailable, "every place at the upstream is taken")
+            })
+        };
+        Ok(Permit {
+            _extra: Some(take(&self.extras)?),
+            _transfer: Some(take(&self.transfers)?),
+            _any: take(&self.all)?,
         })
     }
 }

@@ -29,11 +29,11 @@ pub(super) fn judge(
         206 if is_ranged => {
             return whole_and_plain(headers, host).map_err(|error| error.with_status(code));
         }
-        404 | 410 => error(Kind::NotFound, "does not have it"),
-        // A signed link that has run out; the registry hands out another one.
-        400 | 401 | 403 if is_elsewhere && class == Class::Blob => {
+        // A signed link that has run out, or a content network that lags: the registry has just said that it exists.
+        400 | 401 | 403 | 404 | 410 if is_elsewhere && class == Class::Blob => {
             error(Kind::Unavailable, "refuses the link that the registry gave")
         }
+        404 | 410 => error(Kind::NotFound, "does not have it"),
         401 | 402 | 403 | 451 => error(Kind::Denied, "does not let us read it"),
         429 => error(Kind::RateLimited, "asks us to slow down")
             .with_retry_after(retry_after(headers, now)),

@@ -336,3 +336,168 @@ async fn it_starts_without_upstream_and_with_a_damaged_index() {
         "what was known is learnt again"
     );
 }
+
+#[tokio::test]
+async fn a_404_of_one_kind_says_nothing_of_the_other() {
+    let upstream = Upstream::start().await;
+    let image = image::small(Flavour::Oci, 1);
+    upstream.hold("a/b", "1", &image);
+    let remote = Remote::hub_with(&upstream.url(), "negative_ttl = \"1h\"");
+    let mirror = Mirror::with(&[remote], "").await;
+    let client = mirror.client();
+    let (blob, manifest) = (&image.blobs[0], &image.root);
+    let wrong = [
+        format!("/v2/a/b/manifests/{}", blob.digest),
+        format!("/v2/a/b/blobs/{}", manifest.digest),
+    ];
+    for path in &wrong {
+        assert_eq!(client.get(path).await.status.as_u16(), 404);
+        assert_eq!(client.head(path).await.status.as_u16(), 404);
+    }
+    assert!(client.blob("a/b", &blob.digest).await.is(&blob.bytes));
+    assert!(
+        client
+            .manifest("a/b", &manifest.digest)
+            .await
+            .is(&manifest.bytes)
+    );
+}
+
+#[tokio::test]
+async fn a_tag_that_is_gone_is_not_asked_for_all_the_time_nor_served_for_ever() {
+    let upstream = Upstream::start().await;
+    let image = image::small(Flavour::Oci, 1);
+    upstream.hold("a/b", "1", &image);
+    let more = "tag_ttl = \"0s\"\nnegative_ttl = \"1h\"\nstale_if_error = \"2s\"";
+    let remote = Remote::hub_with(&upstream.url(), more);
+    let mut mirror = Mirror::with(&[remote], "").await;
+    assert!(
+        mirror
+            .client()
+            .manifest("a/b", "1")
+            .await
+            .is(&image.root.bytes)
+    );
+    upstream.drop_tag("a/b", "1");
+    assert!(
+        mirror
+            .client()
+            .manifest("a/b", "1")
+            .await
+            .is(&image.root.bytes)
+    );
+    let asked = upstream.log().len();
+    for _ in 0..10 {
+        assert!(
+            mirror
+                .client()
+                .manifest("a/b", "1")
+                .await
+                .is(&image.root.bytes)
+        );
+    }
+    assert_eq!(upstream.log().len(), asked, "a 404 is remembered");
+    // Restarts do not make it young again.
+    for _ in 0..2 {
+        mirror.restart().await;
+        drop(mirror.client().manifest("a/b", "1").await);
+    }
+    crate::eventually!(mirror.client().manifest("a/b", "1").await.status.as_u16() == 404);
+}
+
+#[tokio::test]
+async fn a_moved_tag_and_an_outage_still_give_an_image_that_can_be_pulled() {
+    let mut upstream = Upstream::start().await;
+    let (old, new) = (image::small(Flavour::Oci, 1), image::small(Flavour::Oci, 2));
+    upstream.hold("a/b", "1", &old);
+    let remote = Remote::hub_with(&upstream.url(), "tag_ttl = \"1s\"");
+    let mirror = Mirror::with(&[remote], "").await;
+    let client = mirror.client();
+    assert!(client.manifest("a/b", "1").await.is(&old.root.bytes));
+    upstream.hold("a/b", "1", &new);
+    // The new digest is announced by a HEAD, and then upstream is gone.
+    crate::eventually!({
+        let head = client.head("/v2/a/b/manifests/1").await;
+        head.header("docker-content-digest") == Some(new.digest())
+    });
+    upstream.stop().await;
+    let head = client.head("/v2/a/b/manifests/1").await;
+    let digest = head.header("docker-content-digest").unwrap().to_owned();
+    assert_eq!(digest, old.digest());
+    assert!(client.manifest("a/b", &digest).await.is(&old.root.bytes));
+    assert!(client.manifest("a/b", "1").await.is(&old.root.bytes));
+}
+
+#[tokio::test]
+async fn what_a_tag_brought_for_one_image_is_kept_for_the_other() {
+    let (one, mut two) = (Upstream::start().await, Upstream::start().await);
+    let image = image::small(Flavour::Oci, 1);
+    one.hold("a/b", "1", &image);
+    two.hold("c/d", "1", &image);
+    let remotes = [
+        Remote::hub(&one.url()),
+        Remote {
+            key: "lab-registry",
+            url: two.url(),
+            serves: "lab.example",
+            more: "tag_ttl = \"0s\"".to_owned(),
+        },
+    ];
+    let mirror = Mirror::with(&remotes, "[mirror]\ndefault = \"docker-hub\"\n").await;
+    let client = mirror.client();
+    assert!(client.manifest("a/b", "1").await.is(&image.root.bytes));
+    for _ in 0..2 {
+        let answer = client.manifest("lab.example/c/d", "1").await;
+        assert!(answer.is(&image.root.bytes), "{answer:?}");
+    }
+    two.stop().await;
+    assert!(
+        client
+            .manifest("lab.example/c/d", "1")
+            .await
+            .is(&image.root.bytes)
+    );
+    let answer = client.manifest("lab.example/c/d", image.digest()).await;
+    assert!(answer.is(&image.root.bytes), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_redirect_that_leads_to_nothing_is_no_absence() {
+    let upstream = Upstream::start().await;
+    let cdn = Upstream::start().await;
+    let blob = image::blob(1, 1000);
+    upstream.hold_blob(&blob);
+    let target = format!("{}/gone", cdn.url());
+    upstream.script("GET", "/blobs/", 1, Act::redirect(307, &target));
+    let remote = Remote::hub_with(
+        &upstream.url(),
+        "allow_addresses = [\"127.0.0.1/32\"]\nnegative_ttl = \"1h\"",
+    );
+    let mirror = Mirror::with(&[remote], "").await;
+    let answer = mirror.client().blob("a/b", &blob.digest).await;
+    assert!(answer.status.is_server_error(), "{answer:?}");
+    assert!(
+        mirror
+            .client()
+            .blob("a/b", &blob.digest)
+            .await
+            .is(&blob.bytes)
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_has_it_causes_no_download() {
+    let upstream = Upstream::start().await;
+    let blob = image::blob(1, 100_000);
+    upstream.hold_blob(&blob);
+    let mirror = Mirror::of(&upstream.url()).await;
+    let path = format!("/v2/a/b/blobs/{}", blob.digest);
+    let tag = format!("\"{}\"", blob.digest);
+    let headers = [("if-none-match", tag.as_str())];
+    let answer = mirror
+        .client()
+        .send(http::Method::GET, &path, &headers)
+        .await;
+    assert_eq!(answer.status.as_u16(), 304);
+    assert_eq!(upstream.count("GET", "/blobs/"), 0);
+}

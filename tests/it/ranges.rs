@@ -166,3 +166,127 @@ async fn a_range_far_ahead_of_a_fill_comes_at_once_and_a_bounded_one_is_flagged(
     assert_eq!(open_ended.finish().await.body, blob.bytes[17 * MIB..]);
     whole.matches(&blob.bytes).await.unwrap();
 }
+
+/// The fill and a reader ahead of it, at speeds that make the one overtake the other.
+#[tokio::test]
+async fn a_reader_ahead_that_is_overtaken_gets_every_byte_right() {
+    let upstream = Upstream::start().await;
+    let blob = image::blob(1, 24 * MIB);
+    upstream.hold_blob(&blob);
+    let path = format!("/v2/a/b/blobs/{}", blob.digest);
+    let (fill, ahead) = (Gate::closed(), Gate::closed());
+    let held = |gate: &Gate, at: usize| Act {
+        gate: Some((at, gate.clone())),
+        ..Act::default()
+    };
+    upstream.script("GET", "/blobs/", 1, held(&fill, MIB));
+    // The reader's own request stands still after a while, with the fill still far behind.
+    upstream.script("GET", "/blobs/", 1, held(&ahead, MIB));
+    let mirror = Mirror::patient(&upstream.url()).await;
+    let client = mirror.client();
+    let whole = client.open(&path).await;
+    let start = 12 * MIB;
+    let headers = format!("bytes={start}-");
+    let mut open = client
+        .try_open(
+            http::Method::GET,
+            &path,
+            &[("range", &headers)],
+            bytes::Bytes::new(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(open.take(MIB / 2).await, blob.bytes[start..start + MIB / 2]);
+    assert_eq!(upstream.count("GET", "/blobs/"), 2);
+    // Now the fill goes past it and to its end, while the reader's own request still stands.
+    fill.open();
+    let rest = open.finish().await;
+    assert!(rest.body == blob.bytes[start + MIB / 2..], "{:?}", rest.end);
+    assert!(whole.finish().await.is(&blob.bytes));
+    ahead.open();
+}
+
+#[tokio::test]
+async fn wrong_bytes_ahead_of_a_fill_never_end_well() {
+    let upstream = Upstream::start().await;
+    let blob = image::blob(1, 24 * MIB);
+    upstream.hold_blob(&blob);
+    let path = format!("/v2/a/b/blobs/{}", blob.digest);
+    let fill = Gate::closed();
+    upstream.script(
+        "GET",
+        "/blobs/",
+        1,
+        Act {
+            gate: Some((MIB, fill.clone())),
+            ..Act::default()
+        },
+    );
+    // Right bytes to a plain GET, a wrong one to the range.
+    upstream.script(
+        "GET",
+        "/blobs/",
+        1,
+        Act {
+            wrong_byte: Some(13 * MIB),
+            ..Act::default()
+        },
+    );
+    let mirror = Mirror::patient(&upstream.url()).await;
+    let client = mirror.client();
+    let whole = client.open(&path).await;
+    let headers = format!("bytes={}-", 12 * MIB);
+    let open = client
+        .try_open(
+            http::Method::GET,
+            &path,
+            &[("range", &headers)],
+            bytes::Bytes::new(),
+        )
+        .await
+        .unwrap();
+    let reading = tokio::spawn(open.finish());
+    crate::eventually!(upstream.count("GET", "/blobs/") == 2);
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    fill.open();
+    let answer = reading.await.unwrap();
+    assert!(
+        answer.end.is_err(),
+        "a complete wrong answer of {} bytes",
+        answer.body.len()
+    );
+    assert!(whole.finish().await.is(&blob.bytes));
+}
+
+#[tokio::test]
+async fn readers_ahead_leave_room_for_others() {
+    let upstream = Upstream::start().await;
+    let blob = image::blob(1, 24 * MIB);
+    let other = image::blob(2, 1000);
+    upstream.hold_blob(&blob);
+    upstream.hold_blob(&other);
+    let path = format!("/v2/a/b/blobs/{}", blob.digest);
+    let gate = Gate::closed();
+    let held = Act {
+        gate: Some((MIB, gate.clone())),
+        ..Act::default()
+    };
+    upstream.script("GET", &blob.digest, 99, held);
+    let mirror = Mirror::patient(&upstream.url()).await;
+    let client = mirror.client();
+    let _whole = client.open(&path).await;
+    let mut readers = Vec::new();
+    for n in 0..12 {
+        let range = format!("bytes={}-", (12 + n % 3) * MIB);
+        let headers = [("range", range.as_str())];
+        let open = client.try_open(http::Method::GET, &path, &headers, bytes::Bytes::new());
+        readers.push(open.await.unwrap());
+    }
+    crate::eventually!(upstream.count("GET", &blob.digest) >= 2);
+    assert!(client.blob("a/b", &other.digest).await.is(&other.bytes));
+    gate.open();
+    for reader in readers {
+        let answer = reader.finish().await;
+        assert!(answer.end.is_ok());
+    }
+}

@@ -39,17 +39,22 @@ pub(super) async fn blob(
         }
         return Ok(response);
     }
+    // A client that has it already is told so without a download.
+    if respond::not_modified(call.headers, digest) {
+        let (_size, status) = repository
+            .stat_blob(&call.hops, name, digest)
+            .await
+            .map_err(failed)?;
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        respond::cache(response.headers_mut(), status, record);
+        describe(response.headers_mut(), digest);
+        return Ok(response);
+    }
     let open = repository
         .open_blob(&call.hops, name, digest)
         .await
         .map_err(failed)?;
-    if respond::not_modified(call.headers, digest) {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        respond::cache(response.headers_mut(), open.status(), record);
-        describe(response.headers_mut(), digest);
-        return Ok(response);
-    }
     let asked = call
         .headers
         .get(header::RANGE)
@@ -90,8 +95,12 @@ fn parts(
     record: &mut Record,
 ) -> Response<Body> {
     // An open-ended range promises everything up to the end, as a 200 does; what is bounded promises nothing of the whole (DECISIONS 6).
-    let to_end = matches!(asked.specs(), [RangeSpec::From(_)])
-        || matches!(ranges, [range] if range.is_whole(size));
+    let open_ended = asked
+        .specs()
+        .iter()
+        .any(|spec| matches!(spec, RangeSpec::From(_)));
+    let covered: u64 = ranges.iter().map(|range| range.len()).sum();
+    let to_end = open_ended || covered >= size;
     let promise = if to_end {
         Promise::ToEnd
     } else {
@@ -122,14 +131,20 @@ fn parts(
                 .insert(header::CONTENT_LENGTH, HeaderValue::from(range.len()));
             response
         }
-        several => multipart(open, digest, several, size),
+        several => multipart(open, digest, several, size, promise),
     };
     *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     respond::cache(response.headers_mut(), status, record);
     response
 }
 
-fn multipart(open: &OpenBlob, digest: &Digest, ranges: &[ByteRange], size: u64) -> Response<Body> {
+fn multipart(
+    open: &OpenBlob,
+    digest: &Digest,
+    ranges: &[ByteRange],
+    size: u64,
+    promise: Promise,
+) -> Response<Body> {
     let boundary = uuid::Uuid::new_v4().simple().to_string();
     let mut length = 0;
     let mut pieces = Vec::new();
@@ -142,7 +157,7 @@ fn multipart(open: &OpenBlob, digest: &Digest, ranges: &[ByteRange], size: u64) 
             "{line}--{boundary}\r\nContent-Type: {OCTET_STREAM}\r\nContent-Range: {content}\r\n\r\n"
         ));
         length += head.len() as u64 + range.len();
-        let body = open.read(range.start(), Some(range.end() + 1), Promise::Slice);
+        let body = open.read(range.start(), Some(range.end() + 1), promise);
         pieces.push(stream::iter([Ok(head)]).chain(body).boxed());
     }
     let end = Bytes::from(format!("\r\n--{boundary}--\r\n"));

@@ -95,13 +95,13 @@ impl Index {
         .await
     }
 
-    /// Upstream says that the tag does not exist. The first such time stays.
+    /// Upstream says that the tag does not exist. The first such time stays, and so does when it was last confirmed: from then its age counts.
     pub async fn tag_gone(&self, repo: &str, name: &Name, tag: &Tag, at: Wall) -> Result<()> {
         self.change_tag(Key::new(repo, name, tag), move |connection, key| {
             let (repo, name, tag) = key.columns();
             connection
                 .prepare_cached(
-                    "UPDATE tag SET checked = ?4, gone = coalesce(gone, ?4)
+                    "UPDATE tag SET gone = coalesce(gone, ?4)
                      WHERE repo = ?1 AND name = ?2 AND tag = ?3",
                 )?
                 .execute(params![repo, name, tag, at.as_ms()])?;

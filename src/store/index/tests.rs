@@ -203,7 +203,7 @@ async fn tags_move_and_their_history_says_so() {
     let gone = get().await.unwrap();
     assert_eq!(
         (gone.gone, gone.checked),
-        (Some(Wall::from_ms(60)), Wall::from_ms(70))
+        (Some(Wall::from_ms(60)), Wall::from_ms(50))
     );
     assert!(index.known_tags("hub", &image).await.unwrap().is_empty());
     index

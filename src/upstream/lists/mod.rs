@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use http::header::{HeaderValue, LINK};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use url::Url;
 
 use super::endpoint::{Origin, parse};
@@ -26,9 +27,13 @@ const REFERRERS_PAGE_MAX: usize = crate::oci::manifest::MANIFEST_MAX;
 /// How many tags one page is asked for; Amazon's registry refuses more.
 const PAGE: &str = "1000";
 
+/// The most tags of one image. Their names are bounded, so this bounds the memory too.
+const TAGS_MAX: usize = 200_000;
+
 #[derive(Deserialize)]
-struct TagList {
-    tags: Option<Vec<serde_json::Value>>,
+struct TagList<'a> {
+    #[serde(borrow)]
+    tags: Option<Vec<&'a RawValue>>,
 }
 
 impl Exchange {
@@ -37,7 +42,7 @@ impl Exchange {
         let first = self.endpoint.url(&path::tags(name), &[("n", PAGE)]);
         let accept = HeaderValue::from_static("application/json");
         let mut pages = Pages::new(self.endpoint.origin().clone(), first);
-        let mut found = Vec::new();
+        let (mut found, mut seen) = (Vec::new(), HashSet::new());
         while let Some(url) = pages.next()? {
             let page = self.page(
                 hops,
@@ -48,18 +53,24 @@ impl Exchange {
                 TAGS_PAGE_MAX,
                 &mut pages,
             );
-            let list: TagList =
-                serde_json::from_slice(&page.await?).map_err(|_unreadable| self.no_list("tags"))?;
-            let tags = list.tags.unwrap_or_default();
-            found.extend(
-                tags.iter()
-                    .filter_map(serde_json::Value::as_str)
-                    .filter(|tag| Tag::parse(tag).is_ok())
-                    .map(str::to_owned),
-            );
+            let page = page.await?;
+            let list: TagList<'_> =
+                serde_json::from_slice(&page).map_err(|_unreadable| self.no_list("tags"))?;
+            for tag in list.tags.unwrap_or_default() {
+                let tag = serde_json::from_str(tag.get()).ok();
+                let Some(tag) = tag.filter(|tag: &String| Tag::parse(tag).is_ok()) else {
+                    continue;
+                };
+                if seen.insert(tag.clone()) {
+                    found.push(tag);
+                }
+            }
+            if found.len() > TAGS_MAX {
+                let sentence =
+                    format!("{} lists more than {TAGS_MAX} tags", self.endpoint.origin());
+                return Err(Error::new(Kind::BadAnswer, sentence));
+            }
         }
-        let mut seen = HashSet::new();
-        found.retain(|tag| seen.insert(tag.clone()));
         Ok(found)
     }
 
@@ -126,6 +137,7 @@ impl Exchange {
             url,
             accept: accept.clone(),
             range: None,
+            is_extra: false,
         };
         let answer = self.ask(&question).await?;
         let lines = answer.head.headers.get_all(LINK);
