@@ -274,7 +274,7 @@ async fn readers_ahead_leave_room_for_others() {
     upstream.script("GET", &blob.digest, 99, held);
     let mirror = Mirror::patient(&upstream.url()).await;
     let client = mirror.client();
-    let _whole = client.open(&path).await;
+    let whole = client.open(&path).await;
     let mut readers = Vec::new();
     for n in 0..12 {
         let range = format!("bytes={}-", (12 + n % 3) * MIB);
@@ -289,4 +289,5 @@ async fn readers_ahead_leave_room_for_others() {
         let answer = reader.finish().await;
         assert!(answer.end.is_ok());
     }
+    assert!(whole.finish().await.is(&blob.bytes));
 }
