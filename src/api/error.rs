@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 use tracing::{error, info, warn};
 
@@ -60,6 +60,11 @@ impl ApiError {
     fn with(mut self, change: impl FnOnce(&mut Parts)) -> Self {
         change(&mut self.0);
         self
+    }
+
+    /// Adds a header to the answer.
+    pub(super) fn with_header(self, name: HeaderName, value: &str) -> Self {
+        self.with(|parts| super::respond::set(&mut parts.headers, name, value))
     }
 
     /// No such route.
@@ -127,13 +132,16 @@ impl ApiError {
     }
 
     /// A Range that the blob does not have.
-    pub(super) fn unsatisfiable(size: u64) -> Self {
+    pub(super) fn unsatisfiable(size: u64, status: CacheStatus) -> Self {
         let error = Self::new(
             StatusCode::RANGE_NOT_SATISFIABLE,
             ErrorCode::RangeInvalid,
             format!("the blob has {size} bytes"),
         );
-        error.with(|parts| parts.content_range = Some(crate::oci::range::unsatisfied(size)))
+        error.with(|parts| {
+            parts.content_range = Some(crate::oci::range::unsatisfied(size));
+            parts.cache = Some(status);
+        })
     }
 
     /// More bytes than a manifest may have.
@@ -235,6 +243,10 @@ impl ApiError {
             cache::Error::NotFound => (
                 Self::new(StatusCode::NOT_FOUND, absent, "upstream does not have it"),
                 CacheStatus::new(Outcome::Failed, Reason::Unknown).with_fwd_status(Some(404)),
+            ),
+            cache::Error::StillAbsent => (
+                Self::new(StatusCode::NOT_FOUND, absent, "upstream does not have it"),
+                CacheStatus::new(Outcome::Failed, Reason::Negative),
             ),
             cache::Error::Offline => (
                 Self::new(StatusCode::NOT_FOUND, absent, error.to_string()),

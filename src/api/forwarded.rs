@@ -29,9 +29,41 @@ pub(super) fn client(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -
     client.map_or_else(|| peer.to_string(), |address| address.to_string())
 }
 
+/// The host that the client addressed, in lower case: from a trusted proxy the first of `X-Forwarded-Host`, else `Host`.
+pub(super) fn host(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> String {
+    let is_trusted = trusted
+        .iter()
+        .any(|net| net.contains(&peer.ip().to_canonical()));
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let forwarded = text("x-forwarded-host")
+        .filter(|_| is_trusted)
+        .and_then(|hosts| hosts.split(',').next())
+        .map(str::trim)
+        .filter(|host| !host.is_empty());
+    forwarded
+        .or_else(|| text("host"))
+        .unwrap_or_default()
+        .to_ascii_lowercase()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trusted_proxy_names_the_host() {
+        let headers = HeaderMap::from_iter([
+            (http::header::HOST, "inside:5000".parse().unwrap()),
+            (
+                http::HeaderName::from_static("x-forwarded-host"),
+                "Mirror.Example, inner".parse().unwrap(),
+            ),
+        ]);
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let told = |peer: &str| host(peer.parse().unwrap(), &headers, &trusted);
+        assert_eq!(told("10.0.0.1:1"), "mirror.example");
+        assert_eq!(told("9.9.9.9:1"), "inside:5000");
+    }
 
     #[test]
     fn only_a_trusted_proxy_may_speak_for_others() {

@@ -22,7 +22,9 @@ use http::{Method, Request, Response, StatusCode, header};
 
 use crate::body::{self, Body, Chunks};
 use crate::overlay::Local;
-use crate::repository::{Ask, Definitions, Key, Repository, Target, resolve};
+use crate::repository::{
+    Ask, Chosen, Definitions, Key, Repository, Target, Unresolved, choose, resolve,
+};
 use crate::telemetry::Metrics;
 use crate::upstream::Hops;
 
@@ -90,6 +92,10 @@ struct Call<'a> {
     /// The path as the client wrote it, for `Link`.
     path: &'a str,
     query: Vec<(String, String)>,
+    /// The values of `ns`.
+    namespaces: Vec<String>,
+    /// Our own names, the one that the client used last.
+    own_hosts: Vec<String>,
     hops: Hops,
 }
 
@@ -175,21 +181,31 @@ impl Api {
                     url::form_urlencoded::parse(request.uri.query().unwrap_or_default().as_bytes())
                         .into_owned()
                         .collect();
+                let named =
+                    |(name, value): &(String, String)| (name == "ns").then(|| value.clone());
+                let mut own_hosts = self.config.own_hosts.clone();
+                let Config {
+                    trusted_proxies, ..
+                } = &self.config;
+                own_hosts.push(forwarded::host(
+                    peer.address,
+                    &request.headers,
+                    trusted_proxies,
+                ));
                 let call = Call {
                     method: &request.method,
                     headers: &request.headers,
                     path,
+                    namespaces: query.iter().filter_map(named).collect(),
                     query,
+                    own_hosts,
                     hops,
                 };
-                {
-                    let place = Place {
-                        role,
-                        prefix: prefix.as_deref(),
-                    };
-                    self.registry(&call, place, endpoint, body, record)
-                }
-                .await
+                let place = Place {
+                    role,
+                    prefix: prefix.as_deref(),
+                };
+                self.registry(&call, place, endpoint, body, record).await
             }
         }
     }
@@ -200,49 +216,35 @@ impl Api {
         self.config.repositories.get(&key)?.writable()
     }
 
-    /// The repository that `name` means for this request, and the cache that answers for it.
-    fn resolve<'a>(
+    /// What the request has chosen before its path names an image.
+    fn choose<'a>(
         &'a self,
-        call: &Call<'_>,
+        call: &'a Call<'_>,
         place: Place<'a>,
-        name: &str,
-    ) -> Result<(Target, &'a Repository), ApiError> {
-        let host = call
-            .headers
-            .get(header::HOST)
-            .and_then(|host| host.to_str().ok())
-            .unwrap_or_default()
-            .to_ascii_lowercase();
-        let without_port = host
-            .rsplit_once(':')
-            .map_or(host.as_str(), |(name, _)| name);
-        let by_host = self
-            .config
-            .hosts
-            .get(&host)
-            .or_else(|| self.config.hosts.get(without_port));
+    ) -> Result<Chosen<'a>, Unresolved> {
+        let Config {
+            hosts, definitions, ..
+        } = &self.config;
+        let host = call.own_hosts.last().map_or("", String::as_str);
+        let without_port = host.rsplit_once(':').map_or(host, |(name, _)| name);
         let bound = match place.role {
             Role::Bound(key) => Some(key),
-            Role::Registry | Role::Admin => by_host,
+            Role::Registry | Role::Admin => hosts.get(host).or_else(|| hosts.get(without_port)),
         };
-        let namespaces: Vec<String> = call
-            .query
-            .iter()
-            .filter(|(key, _)| key == "ns")
-            .map(|(_, value)| value.clone())
-            .collect();
-        let mut own_hosts = self.config.own_hosts.clone();
-        own_hosts.push(host);
-        let target = resolve(
-            &self.config.definitions,
+        choose(
+            definitions,
             &Ask {
                 bound,
                 prefix: place.prefix,
-                namespaces: &namespaces,
-                name,
-                own_hosts: &own_hosts,
+                namespaces: &call.namespaces,
+                own_hosts: &call.own_hosts,
             },
-        )?;
+        )
+    }
+
+    /// The repository and image that `name` means for this request.
+    fn resolve(&self, chosen: &Chosen<'_>, name: &str) -> Result<(Target, &Repository), ApiError> {
+        let target = resolve(&self.config.definitions, chosen, name)?;
         let repository = self
             .config
             .repositories

@@ -93,7 +93,8 @@ impl Record {
                 .get_or_create(&labels)
                 .observe(self.begun.elapsed().as_secs_f64());
         }
-        if response.body().is_end_stream() {
+        // What HEAD would have had as a body stays here.
+        if response.body().is_end_stream() || self.method == "HEAD" {
             self.complete = true;
             return response;
         }

@@ -11,6 +11,9 @@ pub enum Error {
     /// Upstream says that it does not exist.
     #[error("upstream does not have it")]
     NotFound,
+    /// Upstream said so a moment ago, and was not asked again.
+    #[error("upstream did not have it a moment ago")]
+    StillAbsent,
     /// It is not here and the mirror is told to be offline.
     #[error("it is not in this mirror, which is configured to be offline")]
     Offline,
@@ -40,7 +43,8 @@ impl Error {
         match self {
             Self::Upstream(error) => error.status(),
             Self::NotFound => Some(404),
-            Self::Offline
+            Self::StillAbsent
+            | Self::Offline
             | Self::NotAcceptable(_)
             | Self::Manifest(_)
             | Self::Mismatch
@@ -54,6 +58,7 @@ impl Error {
         match self {
             Self::Upstream(error) => error.retry_after(),
             Self::NotFound
+            | Self::StillAbsent
             | Self::Offline
             | Self::NotAcceptable(_)
             | Self::Manifest(_)
@@ -65,7 +70,7 @@ impl Error {
 
     /// Whether this says that the thing does not exist (as against: nobody could say).
     pub const fn is_absence(&self) -> bool {
-        matches!(self, Self::NotFound | Self::Offline)
+        matches!(self, Self::NotFound | Self::StillAbsent | Self::Offline)
     }
 
     /// An upstream's error, with its 404 told apart.

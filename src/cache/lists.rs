@@ -43,7 +43,7 @@ impl PullThrough {
         let failure = if config.offline {
             Error::Offline
         } else if absences.holds(&memory) {
-            return Err(Error::NotFound);
+            return Err(Error::StillAbsent);
         } else {
             match self.fetch_tags(hops, name).await {
                 Ok(answer) => return Ok(answer),

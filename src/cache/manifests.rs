@@ -179,7 +179,7 @@ impl PullThrough {
         }
         let memory = memory_key(name, digest);
         if absences.holds(&memory) {
-            return Err(Error::NotFound);
+            return Err(Error::StillAbsent);
         }
         if want == Want::Head || here.is_some() {
             let known = told.get(&memory);

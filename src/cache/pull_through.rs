@@ -190,7 +190,7 @@ impl PullThrough {
         let memory = absent_blob(name, digest);
         if !linked {
             if absences.holds(&memory) {
-                return Err(Error::NotFound);
+                return Err(Error::StillAbsent);
             }
             let foreign = shared
                 .fills
@@ -261,7 +261,7 @@ impl PullThrough {
             return Err(Error::Offline);
         }
         if !linked && absences.holds(&absent_blob(name, digest)) {
-            return Err(Error::NotFound);
+            return Err(Error::StillAbsent);
         }
         let (head, joined) = self.head_upstream(hops, name, digest).await?;
         if !linked

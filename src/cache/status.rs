@@ -57,8 +57,6 @@ pub enum Reason {
     Linked,
     /// Another request was already fetching it.
     InFlight,
-    /// A Range far ahead of the fill, fetched by a request of its own.
-    FarAhead,
     /// The disk is full.
     DiskFull,
     /// Upstream failed.
@@ -86,7 +84,6 @@ impl Reason {
             Self::Evicted => "evicted",
             Self::Linked => "linked",
             Self::InFlight => "in-flight",
-            Self::FarAhead => "far-ahead",
             Self::DiskFull => "disk-full",
             Self::UpstreamFailed => "upstream-failed",
             Self::UpstreamSlow => "upstream-slow",
@@ -195,6 +192,8 @@ impl CacheStatus {
             Outcome::Hit => "; hit",
             Outcome::Miss => "; fwd=uri-miss; stored",
             Outcome::Joined => "; fwd=uri-miss; collapsed",
+            // A 404 from memory is as much an answer of this cache as any; nobody was asked.
+            Outcome::Failed if matches!(self.reason, Reason::Negative) => "; hit",
             Outcome::Passed | Outcome::Failed => "; fwd=uri-miss",
             Outcome::Revalidated | Outcome::Stale => "; fwd=stale",
         });

@@ -39,11 +39,14 @@ impl Ages {
         Self(Mutex::new(LruCache::new(AGES_MAX)))
     }
 
-    fn note(&self, key: &str) {
+    fn note(&self, key: &str, age: Duration) {
+        let Some(since) = Instant::now().checked_sub(age) else {
+            return;
+        };
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .put(key.to_owned(), Instant::now());
+            .put(key.to_owned(), since);
     }
 
     fn age(&self, key: &str) -> Option<Duration> {
@@ -163,21 +166,22 @@ impl PullThrough {
                 .await
             }
             (Decision::Revalidate, Some(row)) => self.revalidate(hops, name, tag, row, want).await,
-            (Decision::Absent, _) => Err(Error::NotFound),
+            (Decision::Absent, _) => Err(Error::StillAbsent),
             (Decision::Unreachable, _) => Err(Error::Offline),
-            _ if absences.holds(&age_key(name, tag)) => Err(Error::NotFound),
+            _ if absences.holds(&age_key(name, tag)) => Err(Error::StillAbsent),
             _ => self.first(hops, name, tag, want).await,
         }
     }
 
     fn known(&self, name: &Name, tag: &Tag, row: &TagRow) -> Known {
         let now = clock::now();
-        let age = self.inner.ages.age(&age_key(name, tag)).unwrap_or_else(|| {
-            freshness::loaded_age(
-                now.since(row.checked),
-                row.checked > now,
-                &self.inner.config,
-            )
+        let memory = age_key(name, tag);
+        let age = self.inner.ages.age(&memory).unwrap_or_else(|| {
+            let since = now.since(row.checked);
+            let age = freshness::loaded_age(since, row.checked > now, &self.inner.config);
+            // From here on it ages by the monotonic clock.
+            self.inner.ages.note(&memory, age);
+            age
         });
         Known {
             age,
@@ -428,7 +432,7 @@ impl PullThrough {
         let memory = age_key(name, tag);
         // A row that could not be written must not be taken for a fresh one.
         if learn("tag", index.put_tag(key, name, tag, row, "upstream")).await {
-            ages.note(&memory);
+            ages.note(&memory, Duration::ZERO);
         }
         absences.forget(&memory);
         Ok(())

@@ -2,7 +2,7 @@
 
 use super::output;
 use crate::config::Resolved;
-use crate::repository::{Ask, Definition, Definitions, resolve};
+use crate::repository::{Chosen, Definition, Definitions, resolve};
 
 /// Prints what the configuration means: listeners, repositories, and where a few names lead.
 pub(super) fn run(config: &Resolved) {
@@ -91,16 +91,7 @@ pub(super) fn run(config: &Resolved) {
     );
     for sample in samples {
         let (name, tag) = sample.rsplit_once(':').unwrap_or((&sample, "latest"));
-        let target = resolve(
-            &definitions,
-            &Ask {
-                bound: None,
-                prefix: None,
-                namespaces: &[],
-                name,
-                own_hosts: &[],
-            },
-        );
+        let target = resolve(&definitions, &Chosen::Nothing, name);
         match target {
             Ok(target) => output::line(&format!(
                 "/v2/{name}/manifests/{tag} is {} of {}",

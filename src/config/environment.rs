@@ -8,8 +8,13 @@ use toml::{Table, Value};
 /// What every variable begins with.
 const PREFIX: &str = "ROADSTEAD__";
 
-/// Puts the environment over `table`. Errors name the variable.
-pub(super) fn apply(table: &mut Table, environment: &[(String, String)]) -> Result<(), String> {
+/// Puts the environment over `table`. Errors name the variable; `check` says whether a table can be read.
+pub(super) fn apply(
+    table: &mut Table,
+    environment: &[(String, String)],
+    check: impl Fn(&Table) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut refused = None;
     for (variable, text) in environment {
         let Some(path) = variable.strip_prefix(PREFIX) else {
             continue;
@@ -20,12 +25,35 @@ pub(super) fn apply(table: &mut Table, environment: &[(String, String)]) -> Resu
                 "{variable}: a configuration key is written like {PREFIX}STORAGE__MAX_SIZE"
             ));
         }
-        set(table, &parts, text).map_err(|problem| format!("{variable}: {problem}"))?;
+        let with = |value: Value| {
+            let mut changed = table.clone();
+            set(&mut changed, &parts, value)
+                .map(|()| changed)
+                .map_err(|problem| format!("{variable}: {problem}"))
+        };
+        let typed = with(value(text))?;
+        *table = match check(&typed) {
+            Ok(()) => typed,
+            Err(problem) => {
+                // A name or a password may look like a number.
+                let as_text = with(Value::String(text.clone()))?;
+                if check(&as_text).is_ok() {
+                    as_text
+                } else {
+                    // A later variable may complete it.
+                    refused.get_or_insert(format!("{variable}: {problem}"));
+                    typed
+                }
+            }
+        };
     }
-    Ok(())
+    match refused {
+        Some(refused) if check(table).is_err() => Err(refused),
+        _ => Ok(()),
+    }
 }
 
-fn set(table: &mut Table, parts: &[&str], text: &str) -> Result<(), String> {
+fn set(table: &mut Table, parts: &[&str], value: Value) -> Result<(), String> {
     let Some((first, rest)) = parts.split_first() else {
         return Ok(());
     };
@@ -47,14 +75,14 @@ fn set(table: &mut Table, parts: &[&str], text: &str) -> Result<(), String> {
         }
     };
     if rest.is_empty() {
-        table.insert(key, value(text));
+        table.insert(key, value);
         return Ok(());
     }
     match table
         .entry(key)
         .or_insert_with(|| Value::Table(Table::new()))
     {
-        Value::Table(inner) => set(inner, rest, text),
+        Value::Table(inner) => set(inner, rest, value),
         Value::String(_)
         | Value::Integer(_)
         | Value::Float(_)

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -11,7 +10,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, IntoDeserializer as _, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
-use super::units::{Size, Span};
+use super::units::{Size, Span, Timeout};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,8 +91,8 @@ pub(super) struct Tls {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Bind {
-    pub(super) host: Option<String>,
-    pub(super) listen: Option<SocketAddr>,
+    pub(super) host: Option<Spanned<String>>,
+    pub(super) listen: Option<Spanned<String>>,
     pub(super) repository: Spanned<String>,
 }
 
@@ -101,9 +100,9 @@ pub(super) struct Bind {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ServerLimits {
     pub(super) max_connections: Option<usize>,
-    pub(super) header_timeout: Option<Span>,
-    pub(super) idle_timeout: Option<Span>,
-    pub(super) stalled_client: Option<Span>,
+    pub(super) header_timeout: Option<Timeout>,
+    pub(super) idle_timeout: Option<Timeout>,
+    pub(super) stalled_client: Option<Timeout>,
     pub(super) drain_timeout: Option<Span>,
 }
 
@@ -113,7 +112,7 @@ pub(super) struct Storage {
     pub(super) path: Option<PathBuf>,
     pub(super) max_size: Option<Size>,
     pub(super) min_free: Option<Size>,
-    pub(super) collect_every: Option<Span>,
+    pub(super) collect_every: Option<Timeout>,
     pub(super) collect_grace: Option<Span>,
 }
 
@@ -179,7 +178,7 @@ pub(super) struct Credential {
 #[derive(Debug, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RemoteLimits {
-    pub(super) concurrent: Option<usize>,
+    pub(super) concurrent: Option<Spanned<usize>>,
     pub(super) requests_per_second: Option<Spanned<toml::Value>>,
     pub(super) bandwidth: Option<Spanned<toml::Value>>,
     pub(super) keep_quota: Option<Spanned<toml::Value>>,
@@ -188,8 +187,8 @@ pub(super) struct RemoteLimits {
 #[derive(Debug, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Timeouts {
-    pub(super) connect: Option<Span>,
-    pub(super) tls: Option<Span>,
-    pub(super) headers: Option<Span>,
-    pub(super) idle: Option<Span>,
+    pub(super) connect: Option<Timeout>,
+    pub(super) tls: Option<Timeout>,
+    pub(super) headers: Option<Timeout>,
+    pub(super) idle: Option<Timeout>,
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use globset::{GlobBuilder, GlobSetBuilder};
 use ipnet::IpNet;
@@ -13,6 +14,7 @@ use url::Url;
 use super::diagnose::{ConfigError, Problem};
 use super::environment;
 use super::file::{self, File};
+use super::units::{Span, Timeout};
 use crate::repository::{Key, canonical_host};
 use crate::secret::Secret;
 use crate::upstream::{CredentialConfig, SecretSource, Timeouts};
@@ -162,13 +164,14 @@ pub fn load(
         }
     }
     merge(&mut merged, own);
-    environment::apply(&mut merged, environment).map_err(ConfigError::plain)?;
-    let merged = toml::to_string(&merged).map_err(|error| ConfigError::plain(error.to_string()))?;
-    let file: File = toml::from_str(&merged).map_err(|error| {
-        ConfigError::plain(format!(
-            "{} (from {shown} and the environment)",
-            error.message()
-        ))
+    let read = |table: &Table| {
+        let text = toml::to_string(table).map_err(|error| error.to_string())?;
+        toml::from_str::<File>(&text).map_err(|error| error.message().to_owned())
+    };
+    environment::apply(&mut merged, environment, |table| read(table).map(drop))
+        .map_err(ConfigError::plain)?;
+    let file = read(&merged).map_err(|problem| {
+        ConfigError::plain(format!("{problem} (from {shown} and the environment)"))
     })?;
     reader.spans = false;
     let resolved = reader.resolve(file, true);
@@ -188,6 +191,14 @@ fn merge(under: &mut Table, over: Table) {
             }
         }
     }
+}
+
+fn span(written: Option<Span>, default: Duration) -> Duration {
+    written.map_or(default, |span| span.0)
+}
+
+fn within(written: Option<Timeout>, default: Duration) -> Duration {
+    written.map_or(default, |timeout| timeout.0)
 }
 
 fn hidden(key: &Key) -> String {
@@ -271,6 +282,9 @@ impl Reader<'_> {
                 warnings.push(hidden(&key));
             }
             for host in &remote.get_ref().serves {
+                if self.host(host).is_none() {
+                    continue;
+                }
                 if let Some(other) = hosts.insert(canonical_host(host.get_ref()), key.to_string()) {
                     self.problem(
                         host.span(),
@@ -329,7 +343,6 @@ impl Reader<'_> {
             remote.cache.offline |= file.mirror.offline;
         }
         let collection = overlay::Collection::default();
-        let span = |span: Option<super::units::Span>, default| span.map_or(default, |span| span.0);
         let storage = store::Config {
             path: self.path(&file.storage.path.unwrap_or_else(|| "data".into())),
             max_size: file.storage.max_size.map_or(20 << 30, |size| size.0),
@@ -341,7 +354,7 @@ impl Reader<'_> {
             remotes,
             locals,
             collection: overlay::Collection {
-                every: span(file.storage.collect_every, collection.every),
+                every: within(file.storage.collect_every, collection.every),
                 grace: span(file.storage.collect_grace, collection.grace),
             },
             warnings,
@@ -449,9 +462,13 @@ impl Reader<'_> {
                 .filter(|key| !whole || known.contains(key));
             match known {
                 Some(repository) if bind.host.is_some() != bind.listen.is_some() => {
+                    let host = bind.host.and_then(|host| self.host(&host));
+                    let listen = bind
+                        .listen
+                        .and_then(|listen| self.address(listen.get_ref(), listen.span()));
                     binds.push(Bind {
-                        host: bind.host,
-                        listen: bind.listen,
+                        host,
+                        listen,
                         repository,
                     });
                 }
@@ -471,16 +488,15 @@ impl Reader<'_> {
             }
         }
         let defaults = server::Limits::default();
-        let span = |span: Option<super::units::Span>, default| span.map_or(default, |span| span.0);
         let limits = server::Limits {
             max_connections: server
                 .limits
                 .max_connections
                 .unwrap_or(defaults.max_connections)
                 .max(1),
-            header_timeout: span(server.limits.header_timeout, defaults.header_timeout),
-            idle_timeout: span(server.limits.idle_timeout, defaults.idle_timeout),
-            stalled_client: span(server.limits.stalled_client, defaults.stalled_client),
+            header_timeout: within(server.limits.header_timeout, defaults.header_timeout),
+            idle_timeout: within(server.limits.idle_timeout, defaults.idle_timeout),
+            stalled_client: within(server.limits.stalled_client, defaults.stalled_client),
             drain: span(server.limits.drain_timeout, defaults.drain),
             ..defaults
         };
@@ -505,6 +521,28 @@ impl Reader<'_> {
             collection: overlay::Collection::default(),
             warnings: Vec::new(),
         })
+    }
+
+    /// A host as clients name it, with its port where that is not the usual one.
+    fn host(&mut self, host: &Spanned<String>) -> Option<String> {
+        let text = host.get_ref();
+        let is_host = Url::parse(&format!("http://{text}/")).is_ok_and(|url| {
+            url.host_str().is_some()
+                && url.path() == "/"
+                && url.username().is_empty()
+                && url.query().is_none()
+                && url.fragment().is_none()
+                && !text.ends_with('/')
+        });
+        if is_host {
+            return Some(text.to_ascii_lowercase());
+        }
+        self.problem(
+            host.span(),
+            format!("`{text}` is no host"),
+            "write it like \"docker.io\" or \"registry.example.com:5000\"",
+        );
+        None
     }
 
     fn address(&mut self, address: &str, at: Range<usize>) -> Option<SocketAddr> {
@@ -584,10 +622,10 @@ impl Reader<'_> {
                 "credentials have a key of their own: credentials = { … }",
             );
         }
-        let concurrent = remote.limits.concurrent.unwrap_or(8);
-        if !(1..=CONCURRENT_MAX).contains(&concurrent) {
+        let concurrent = remote.limits.concurrent.unwrap_or(Spanned::new(0..0, 8));
+        if !(1..=CONCURRENT_MAX).contains(concurrent.get_ref()) {
             self.problem(
-                remote.url.span(),
+                concurrent.span(),
                 format!("remote.{key}.limits.concurrent is out of range"),
                 format!("write a number from 1 to {CONCURRENT_MAX}"),
             );
@@ -600,7 +638,6 @@ impl Reader<'_> {
             }
         }
         let (defaults, timeouts) = (cache::Config::default(), Timeouts::default());
-        let span = |span: Option<super::units::Span>, default| span.map_or(default, |span| span.0);
         let cache = cache::Config {
             tag_ttl: span(remote.tag_ttl, defaults.tag_ttl),
             negative_ttl: span(remote.negative_ttl, defaults.negative_ttl),
@@ -612,10 +649,10 @@ impl Reader<'_> {
             offline: remote.offline,
         };
         let timeouts = Timeouts {
-            connect: span(remote.timeouts.connect, timeouts.connect),
-            tls: span(remote.timeouts.tls, timeouts.tls),
-            headers: span(remote.timeouts.headers, timeouts.headers),
-            idle: span(remote.timeouts.idle, timeouts.idle),
+            connect: within(remote.timeouts.connect, timeouts.connect),
+            tls: within(remote.timeouts.tls, timeouts.tls),
+            headers: within(remote.timeouts.headers, timeouts.headers),
+            idle: within(remote.timeouts.idle, timeouts.idle),
             ..timeouts
         };
         let allow_addresses = self.networks(
@@ -631,7 +668,7 @@ impl Reader<'_> {
             token_hosts: remote.token_hosts,
             allow_addresses,
             ca: remote.ca.map(|path| self.path(&path)),
-            concurrent,
+            concurrent: concurrent.into_inner(),
             timeouts,
             key,
         })

@@ -147,11 +147,34 @@ fn the_environment_goes_over_the_file() {
         ("ROADSTEAD__", "1"),
         ("ROADSTEAD__STORAGE__PATH__X", "1"),
     ] {
-        assert!(
-            load(None, None, &env(&[(variable, value)])).is_err(),
-            "{variable}"
+        let error = load(
+            None,
+            None,
+            &env(&[("ROADSTEAD__STORAGE__MIN_FREE", "1MB"), (variable, value)]),
         );
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(variable), "{error}");
     }
+    // What looks like a number may be a name.
+    let credentials = env(&[
+        (
+            "ROADSTEAD__REMOTE__DOCKER_HUB__CREDENTIALS__USERNAME",
+            "1234",
+        ),
+        (
+            "ROADSTEAD__REMOTE__DOCKER_HUB__CREDENTIALS__PASSWORD_FILE",
+            "5678",
+        ),
+    ]);
+    let resolved = load(None, None, &credentials).unwrap();
+    let hub = resolved
+        .remotes
+        .iter()
+        .find(|remote| remote.key.as_str() == "docker-hub");
+    assert!(matches!(
+        hub.unwrap().credentials.as_slice(),
+        [CredentialConfig::Static { username, .. }] if username == "1234"
+    ));
     let twins = "[remote.a-b]\nurl = \"https://x\"\n[remote.\"a.b\"]\nurl = \"https://y\"\n";
     let error = load(
         Some(twins),

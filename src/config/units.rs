@@ -12,6 +12,10 @@ pub(super) struct Size(pub(super) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Span(pub(super) Duration);
 
+/// A duration during which something must happen: a [`Span`] that is not nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Timeout(pub(super) Duration);
+
 pub(super) fn parse_size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
     let factor: u64 = match unit {
@@ -100,5 +104,17 @@ impl<'de> Deserialize<'de> for Span {
             }
         }
         deserializer.deserialize_any(SpanVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timeout {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Span(span) = Span::deserialize(deserializer)?;
+        if span.is_zero() {
+            return Err(de::Error::custom(
+                "nothing can happen in no time at all; write at least \"1ms\"",
+            ));
+        }
+        Ok(Self(span))
     }
 }

@@ -68,6 +68,11 @@ impl Definitions {
         self.hosts.get(&canonical_host(host))
     }
 
+    /// The repository that a word in a path means: one of its key, else one that serves a host of that name.
+    pub fn by_key_or_host(&self, text: &str) -> Option<&Key> {
+        self.by_key(text).or_else(|| self.by_host(text))
+    }
+
     /// The repository that serves requests that name none.
     pub const fn default_key(&self) -> &Key {
         &self.default

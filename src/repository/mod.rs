@@ -10,7 +10,7 @@ mod resolve;
 pub use definitions::{Definition, Definitions, canonical_host};
 pub use image::Repository;
 pub use key::{Key, KeyError};
-pub use resolve::{Ask, Target, Unresolved, resolve, split_prefix};
+pub use resolve::{Ask, Chosen, Target, Unresolved, choose, resolve, split_prefix};
 
 /// Why a repository did not answer.
 #[derive(Debug, thiserror::Error)]

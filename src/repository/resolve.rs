@@ -7,7 +7,7 @@ use super::key::Key;
 use crate::oci::Name;
 use crate::oci::name::NameError;
 
-/// What a request says.
+/// What a request says of the repository, apart from the name in its path.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
     /// The repository of its listener or Host, where one is bound there.
@@ -16,10 +16,37 @@ pub struct Ask<'a> {
     pub prefix: Option<&'a str>,
     /// The `?ns=` values.
     pub namespaces: &'a [String],
-    /// The name in the path, unparsed.
-    pub name: &'a str,
     /// Our own names: a `ns` that is one of them means none.
     pub own_hosts: &'a [String],
+}
+
+/// What a request has chosen before its path names an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chosen<'a> {
+    /// Nothing: the name decides.
+    Nothing,
+    /// One repository, by its listener, its Host or a prefix.
+    Repository(&'a Key),
+    /// One repository, by this `ns` as the client wrote it.
+    Namespace(&'a Key, &'a str),
+}
+
+impl<'a> Chosen<'a> {
+    /// The repository, where one is chosen.
+    pub const fn key(&self) -> Option<&'a Key> {
+        match self {
+            Self::Nothing => None,
+            Self::Repository(key) | Self::Namespace(key, _) => Some(key),
+        }
+    }
+
+    /// The `ns` that chose it, for `OCI-Namespace`.
+    pub const fn namespace(&self) -> Option<&'a str> {
+        match self {
+            Self::Namespace(_, namespace) => Some(namespace),
+            Self::Nothing | Self::Repository(_) => None,
+        }
+    }
 }
 
 /// What a request means.
@@ -29,8 +56,6 @@ pub struct Target {
     pub key: Key,
     /// The image there.
     pub name: Name,
-    /// The `ns` that chose the repository, for `OCI-Namespace`.
-    pub namespace: Option<String>,
 }
 
 /// Why a request means nothing here.
@@ -47,72 +72,36 @@ pub enum Unresolved {
     Name(#[from] NameError),
 }
 
-/// Decides which repository and image `ask` means.
-pub fn resolve(definitions: &Definitions, ask: &Ask<'_>) -> Result<Target, Unresolved> {
+/// Decides which repository `ask` has chosen, if any: by its listener or Host, else by a prefix, else by `ns`.
+pub fn choose<'a>(definitions: &'a Definitions, ask: &Ask<'a>) -> Result<Chosen<'a>, Unresolved> {
     if let Some(key) = ask.bound {
-        return target(definitions, key, ask.name, None);
+        return Ok(Chosen::Repository(key));
     }
     if let Some(prefix) = ask.prefix {
-        let key = definitions
-            .by_key(prefix)
-            .or_else(|| definitions.by_host(prefix))
-            .ok_or(Unresolved::UnknownRepository)?;
-        return target(definitions, key, ask.name, None);
+        return definitions
+            .by_key_or_host(prefix)
+            .map(Chosen::Repository)
+            .ok_or(Unresolved::UnknownRepository);
     }
-    if let Some(namespace) = namespace(definitions, ask)? {
-        let key = definitions
-            .by_host(&namespace)
-            .ok_or(Unresolved::UnknownNamespace)?;
-        // BuildKit names the repository in the path and by ns.
-        let name = match ask.name.split_once('/') {
-            Some((first, rest))
-                if definitions
-                    .by_key(first)
-                    .or_else(|| definitions.by_host(first))
-                    == Some(key) =>
-            {
-                rest
-            }
-            _ => ask.name,
-        };
-        return target(definitions, key, name, Some(namespace));
-    }
-    if let Some((first, rest)) = ask.name.split_once('/')
-        && let Some(key) = definitions
-            .by_key(first)
-            .or_else(|| definitions.by_host(first))
-    {
-        return target(definitions, key, rest, None);
-    }
-    target(definitions, definitions.default_key(), ask.name, None)
+    namespace(definitions, ask)
 }
 
-/// The one namespace that a request names; several different ones are none that is known.
-fn namespace(definitions: &Definitions, ask: &Ask<'_>) -> Result<Option<String>, Unresolved> {
-    let mut named: Option<String> = None;
-    for namespace in ask.namespaces {
-        let namespace = canonical_host(namespace);
-        if named.as_ref().is_some_and(|named| *named != namespace) {
-            return Err(Unresolved::UnknownNamespace);
-        }
-        named = Some(namespace);
-    }
-    // A host that somebody serves is not ours, whatever a client says in Host.
-    Ok(named.filter(|namespace| {
-        definitions.by_host(namespace).is_some()
-            || !ask
-                .own_hosts
-                .iter()
-                .any(|own| canonical_host(own) == *namespace)
-    }))
-}
-
-fn target(
+/// Decides which repository and image a name means after `choose`.
+pub fn resolve(
     definitions: &Definitions,
-    key: &Key,
+    chosen: &Chosen<'_>,
     name: &str,
-    namespace: Option<String>,
 ) -> Result<Target, Unresolved> {
+    let first = name
+        .split_once('/')
+        .and_then(|(first, rest)| Some((definitions.by_key_or_host(first)?, rest)));
+    let (key, name) = match (chosen, first) {
+        // BuildKit names the repository in the path and by ns.
+        (Chosen::Namespace(key, _), Some((first, rest))) if first == *key => (*key, rest),
+        (Chosen::Repository(key) | Chosen::Namespace(key, _), _) => (*key, name),
+        (Chosen::Nothing, Some((key, rest))) => (key, rest),
+        (Chosen::Nothing, None) => (definitions.default_key(), name),
+    };
     let name = Name::parse(name)?;
     let name = if definitions.has_library(key) && name.is_single_component() {
         Name::parse(&format!("library/{name}"))?
@@ -122,8 +111,33 @@ fn target(
     Ok(Target {
         key: key.clone(),
         name,
-        namespace,
     })
+}
+
+/// The one namespace that a request names; several different ones are none that is known.
+fn namespace<'a>(definitions: &'a Definitions, ask: &Ask<'a>) -> Result<Chosen<'a>, Unresolved> {
+    let mut named: Option<(String, &str)> = None;
+    for namespace in ask.namespaces {
+        let canonical = canonical_host(namespace);
+        if named.as_ref().is_some_and(|(named, _)| *named != canonical) {
+            return Err(Unresolved::UnknownNamespace);
+        }
+        named = Some((canonical, namespace));
+    }
+    let Some((canonical, as_sent)) = named else {
+        return Ok(Chosen::Nothing);
+    };
+    // A host that somebody serves is not ours, whatever a client says in Host.
+    if let Some(key) = definitions.by_host(&canonical) {
+        return Ok(Chosen::Namespace(key, as_sent));
+    }
+    let is_ours = ask
+        .own_hosts
+        .iter()
+        .any(|own| canonical_host(own) == canonical);
+    is_ours
+        .then_some(Chosen::Nothing)
+        .ok_or(Unresolved::UnknownNamespace)
 }
 
 /// Parts a path at its `/v2`: what stands before it (a key or a host) and the path behind it. `None` where it is no registry path.

@@ -1,4 +1,6 @@
-use super::{Ask, Definition, Definitions, Key, KeyError, Unresolved, resolve, split_prefix};
+use super::{
+    Ask, Definition, Definitions, Key, KeyError, Unresolved, choose, resolve, split_prefix,
+};
 
 fn key(text: &str) -> Key {
     Key::parse(text).unwrap()
@@ -27,10 +29,11 @@ fn told(prefix: Option<&str>, namespaces: &[&str], name: &str) -> Result<String,
         bound: None,
         prefix,
         namespaces: &namespaces,
-        name,
         own_hosts: &own,
     };
-    resolve(&definitions(), &ask).map(|target| format!("{} {}", target.key, target.name))
+    let definitions = definitions();
+    let chosen = choose(&definitions, &ask)?;
+    resolve(&definitions, &chosen, name).map(|target| format!("{} {}", target.key, target.name))
 }
 
 #[test]
@@ -87,11 +90,15 @@ fn every_rule_in_its_order() {
         bound: Some(&bound),
         prefix: None,
         namespaces: &["docker.io".to_owned()],
-        name: "docker-hub/x",
         own_hosts: &[],
     };
+    let definitions = definitions();
+    let chosen = choose(&definitions, &ask).unwrap();
     assert_eq!(
-        resolve(&definitions(), &ask).unwrap().name.as_str(),
+        resolve(&definitions, &chosen, "docker-hub/x")
+            .unwrap()
+            .name
+            .as_str(),
         "docker-hub/x",
         "a bound listener has one repository"
     );

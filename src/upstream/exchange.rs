@@ -129,7 +129,10 @@ impl Exchange {
             }
             Err(error) => {
                 if error.is_outage() {
-                    if admission.failed(Instant::now()) {
+                    // A 5xx may be about this image alone; no answer at all is about the upstream.
+                    let about_it = error.status().is_some_and(|status| status >= 500);
+                    let image = about_it.then_some(question.name.as_str());
+                    if admission.failed(Instant::now(), image) {
                         warn!(upstream = %self.endpoint.origin(), %error, "upstream is down; it is left alone for a while");
                     }
                 } else if error.status().is_some() {

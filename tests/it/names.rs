@@ -158,6 +158,41 @@ async fn every_way_to_name_a_repository() {
         )
         .await;
     assert!(by_host.is(&foreign.root.bytes));
+    // What chooses the repository of an image chooses it for everything else too, and so does what it cannot find.
+    let images = |list: &[&str]| serde_json::json!({ "repositories": list });
+    for (path, host, expected) in [
+        (
+            "/v2/_catalog",
+            "mirror.test",
+            images(&["library/app", "other-io/team/app"]),
+        ),
+        ("/v2/_catalog", "other.test", images(&["team/app"])),
+        (
+            "/v2/_catalog?ns=other.io",
+            "mirror.test",
+            images(&["team/app"]),
+        ),
+        (
+            "/other.io/v2/_catalog",
+            "mirror.test",
+            images(&["team/app"]),
+        ),
+    ] {
+        let answer = client.send(Method::GET, path, &[("host", host)]).await;
+        assert_eq!(answer.json(), expected, "{path} of {host}");
+    }
+    for path in ["/v2/", "/v2/_catalog", "/v2/team/nothing/manifests/1"] {
+        let known = client.get(&format!("{path}?ns=OTHER.io")).await;
+        assert_eq!(known.header("oci-namespace"), Some("OTHER.io"), "{path}");
+        for unknown in [
+            format!("{path}?ns=evil.example"),
+            format!("/evil.example{path}"),
+        ] {
+            let answer = client.get(&unknown).await;
+            assert_eq!(answer.status, StatusCode::NOT_FOUND, "{unknown}");
+            assert_eq!(answer.code(), "NAME_UNKNOWN", "{unknown}");
+        }
+    }
     assert_eq!(
         client
             .get("/v2/app/manifests/1?ns=evil.example")

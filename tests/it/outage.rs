@@ -352,6 +352,12 @@ async fn a_404_of_one_kind_says_nothing_of_the_other() {
     ];
     for path in &wrong {
         assert_eq!(client.get(path).await.status.as_u16(), 404);
+        let again = client.get(path).await;
+        assert_eq!(again.status.as_u16(), 404);
+        assert_eq!(
+            again.header("cache-status"),
+            Some("roadstead; hit; detail=negative")
+        );
         assert_eq!(client.head(path).await.status.as_u16(), 404);
     }
     assert!(client.blob("a/b", &blob.digest).await.is(&blob.bytes));
@@ -397,7 +403,7 @@ async fn a_tag_that_is_gone_is_not_asked_for_all_the_time_nor_served_for_ever() 
         );
     }
     assert_eq!(upstream.log().len(), asked, "a 404 is remembered");
-    // Restarts do not make it young again.
+    // A restart makes it no younger than just expired, and it ages on from there.
     for _ in 0..2 {
         mirror.restart().await;
         drop(mirror.client().manifest("a/b", "1").await);

@@ -64,7 +64,7 @@ pub(super) async fn blob(
     match (asked, open.size()) {
         (Some(asked), Some(size)) => match asked.resolve(size) {
             Resolved::Whole => Ok(whole(&open, digest, record)),
-            Resolved::Unsatisfiable => Err(ApiError::unsatisfiable(size)),
+            Resolved::Unsatisfiable => Err(ApiError::unsatisfiable(size, open.status())),
             Resolved::Ranges(ranges) => Ok(parts(&open, digest, &asked, &ranges, size, record)),
         },
         _ => Ok(whole(&open, digest, record)),

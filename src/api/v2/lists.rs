@@ -5,13 +5,13 @@ use serde_json::json;
 
 use super::super::error::ApiError;
 use super::super::record::Record;
-use super::super::{Api, Call, Place, Role, respond};
+use super::super::{Api, Call, respond};
 use super::json as json_response;
 use crate::body::Body;
 use crate::oci::media_type::OCI_INDEX;
 use crate::oci::page::{self, Page};
 use crate::oci::{Digest, ErrorCode, Name, link, referrers};
-use crate::repository::Repository;
+use crate::repository::{Key, Repository};
 
 pub(super) async fn tags(
     call: &Call<'_>,
@@ -75,21 +75,11 @@ impl Api {
     pub(super) async fn catalog(
         &self,
         call: &Call<'_>,
-        place: Place<'_>,
+        one: Option<&Key>,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
         let page = parse_page(call)?;
         let definitions = &self.config.definitions;
-        let one = match (place.role, place.prefix) {
-            (Role::Bound(key), _) => Some(key),
-            (_, Some(prefix)) => Some(
-                definitions
-                    .by_key(prefix)
-                    .or_else(|| definitions.by_host(prefix))
-                    .ok_or(crate::repository::Unresolved::UnknownRepository)?,
-            ),
-            _ => None,
-        };
         let mut names = Vec::new();
         for key in definitions.keys() {
             if one.is_some_and(|one| one != key) {

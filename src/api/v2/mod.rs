@@ -15,7 +15,7 @@ use crate::body::{Body, Chunks};
 use crate::oci::path::Endpoint;
 use crate::oci::reference::ReferenceError;
 use crate::oci::{Digest, ErrorCode, Reference};
-use crate::repository::{Repository, Target};
+use crate::repository::{Chosen, Repository, Target};
 
 impl Api {
     /// Answers a request under `/v2`.
@@ -23,6 +23,29 @@ impl Api {
         &self,
         call: &Call<'_>,
         place: Place<'_>,
+        endpoint: Endpoint,
+        body: Chunks,
+        record: &mut Record,
+    ) -> Result<Response<Body>, ApiError> {
+        let chosen = self.choose(call, place)?;
+        let answer = self.endpoint(call, &chosen, endpoint, body, record).await;
+        let Some(namespace) = chosen.namespace() else {
+            return answer;
+        };
+        let name = HeaderName::from_static("oci-namespace");
+        match answer {
+            Ok(mut response) => {
+                respond::set(response.headers_mut(), name, namespace);
+                Ok(response)
+            }
+            Err(error) => Err(error.with_header(name, namespace)),
+        }
+    }
+
+    async fn endpoint(
+        &self,
+        call: &Call<'_>,
+        chosen: &Chosen<'_>,
         endpoint: Endpoint,
         body: Chunks,
         record: &mut Record,
@@ -37,7 +60,7 @@ impl Api {
         }
         let (name, kind) = match &endpoint {
             Endpoint::Base if reads => return Ok(json("{}".to_owned())),
-            Endpoint::Catalog if reads => return self.catalog(call, place, record).await,
+            Endpoint::Catalog if reads => return self.catalog(call, chosen.key(), record).await,
             Endpoint::Base | Endpoint::Catalog => return Err(ApiError::method("GET, HEAD")),
             Endpoint::Manifest { name, .. } => (name, "manifest"),
             Endpoint::Blob { name, .. } => (name, "blob"),
@@ -45,54 +68,43 @@ impl Api {
             Endpoint::Tags { name } => (name, "tags"),
             Endpoint::Referrers { name, .. } => (name, "referrers"),
         };
-        let (target, repository) = self.resolve(call, place, name)?;
+        let (target, repository) = self.resolve(chosen, name)?;
         record.note_repository(target.key.as_str(), kind);
         let image = &target.name;
         let uploads = matches!(
             endpoint,
             Endpoint::Upload { .. } | Endpoint::UploadStart { .. }
         );
-        let mut response = if writes || uploads {
-            self.write(call, place, (&target, repository), &endpoint, body)
-                .await?
-        } else {
-            match &endpoint {
-                Endpoint::Manifest { reference, .. } => {
-                    let reference = match (parse_reference(reference), repository) {
-                        // What cannot be pushed here is not here: that is what clients of a registry expect to be told.
-                        (Err(_), Repository::Local(_)) if !reference.contains(':') => {
-                            return Err(ApiError::from_overlay(
-                                crate::overlay::Error::ManifestUnknown,
-                            ));
-                        }
-                        (parsed, _) => parsed?,
-                    };
-                    manifests::manifest(call, repository, image, &reference, record).await?
-                }
-                Endpoint::Blob { digest, .. } => {
-                    blobs::blob(call, repository, image, &parse_digest(digest)?, record).await?
-                }
-                Endpoint::Tags { name } => {
-                    lists::tags(call, repository, image, name, record).await?
-                }
-                Endpoint::Referrers { digest, .. } => {
-                    lists::referrers(call, repository, image, &parse_digest(digest)?, record)
-                        .await?
-                }
-                Endpoint::Upload { .. }
-                | Endpoint::UploadStart { .. }
-                | Endpoint::Base
-                | Endpoint::Catalog => return Err(ApiError::not_found()),
-            }
-        };
-        if let Some(namespace) = &target.namespace {
-            respond::set(
-                response.headers_mut(),
-                HeaderName::from_static("oci-namespace"),
-                namespace,
-            );
+        if writes || uploads {
+            return self
+                .write(call, chosen, (&target, repository), &endpoint, body)
+                .await;
         }
-        Ok(response)
+        match &endpoint {
+            Endpoint::Manifest { reference, .. } => {
+                let reference = match (parse_reference(reference), repository) {
+                    // What cannot be pushed here is not here: that is what clients of a registry expect to be told.
+                    (Err(_), Repository::Local(_)) if !reference.contains(':') => {
+                        return Err(ApiError::from_overlay(
+                            crate::overlay::Error::ManifestUnknown,
+                        ));
+                    }
+                    (parsed, _) => parsed?,
+                };
+                manifests::manifest(call, repository, image, &reference, record).await
+            }
+            Endpoint::Blob { digest, .. } => {
+                blobs::blob(call, repository, image, &parse_digest(digest)?, record).await
+            }
+            Endpoint::Tags { name } => lists::tags(call, repository, image, name, record).await,
+            Endpoint::Referrers { digest, .. } => {
+                lists::referrers(call, repository, image, &parse_digest(digest)?, record).await
+            }
+            Endpoint::Upload { .. }
+            | Endpoint::UploadStart { .. }
+            | Endpoint::Base
+            | Endpoint::Catalog => Err(ApiError::not_found()),
+        }
     }
 }
 
@@ -101,7 +113,7 @@ impl Api {
     async fn write(
         &self,
         call: &Call<'_>,
-        place: Place<'_>,
+        chosen: &Chosen<'_>,
         (target, repository): (&Target, &Repository),
         endpoint: &Endpoint,
         body: Chunks,
@@ -126,7 +138,7 @@ impl Api {
             Endpoint::Blob { digest, .. } => {
                 writes::blob(call, image, &parse_digest(digest)?).await
             }
-            Endpoint::UploadStart { .. } => uploads::start(self, call, place, image, body).await,
+            Endpoint::UploadStart { .. } => uploads::start(self, call, chosen, image, body).await,
             Endpoint::Upload { id, .. } => uploads::go_on(call, image, id, body).await,
             Endpoint::Tags { .. }
             | Endpoint::Referrers { .. }

@@ -3,12 +3,13 @@
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use super::super::error::ApiError;
-use super::super::{Api, Call, Place, SUBJECT, respond};
+use super::super::{Api, Call, SUBJECT, respond};
 use super::parse_digest;
 use crate::body::{Body, Chunks};
 use crate::oci::range::{ByteRange, ContentRange};
 use crate::oci::{Algorithm, Digest, ErrorCode, Name};
 use crate::overlay::{Error, Local, Offer};
+use crate::repository::Chosen;
 
 /// What clients that send chunks are asked to send at least at a time.
 const CHUNK_MIN: HeaderValue = HeaderValue::from_static("1048576");
@@ -20,7 +21,7 @@ const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-leng
 pub(super) async fn start(
     api: &Api,
     call: &Call<'_>,
-    place: Place<'_>,
+    chosen: &Chosen<'_>,
     (local, name): (&Local, &Name),
     body: Chunks,
 ) -> Result<Response<Body>, ApiError> {
@@ -29,7 +30,7 @@ pub(super) async fn start(
     }
     if let Some(mounted) = call.query("mount") {
         let digest = parse_digest(mounted)?;
-        if mount(api, call, place, (local, name), &digest).await? {
+        if mount(api, call, chosen, (local, name), &digest).await? {
             return Ok(created(call, &digest));
         }
     }
@@ -75,14 +76,14 @@ pub(super) async fn start(
 async fn mount(
     api: &Api,
     call: &Call<'_>,
-    place: Place<'_>,
+    chosen: &Chosen<'_>,
     (local, name): (&Local, &Name),
     digest: &Digest,
 ) -> Result<bool, ApiError> {
     let mut sources = Vec::new();
     match call.query("from") {
         Some(from) => {
-            if let Ok((target, repository)) = api.resolve(call, place, from)
+            if let Ok((target, repository)) = api.resolve(chosen, from)
                 && let Some(source) = repository.writable()
             {
                 sources.push((source.clone(), target.name));

@@ -74,7 +74,7 @@ pub(super) fn loaded_age(since: Duration, written_in_future: bool, config: &Conf
     if written_in_future {
         config.tag_ttl
     } else {
-        since
+        since.min(config.tag_ttl)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Listeners and the accept loop.
 
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::AsRawFd;
 use std::process::Command;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -121,18 +121,18 @@ fn the_accept_loop_survives_a_lack_of_descriptors() {
 #[tokio::test]
 #[ignore = "lowers the process's limit on descriptors; run by the test above"]
 async fn alone_without_descriptors() {
+    const CLIENTS: usize = 40;
+    const LEFT: i64 = 8;
     let server = start(limits()).await;
     let before = getrlimit(Resource::Nofile);
     // The clients' own ends exist before the limit falls, so that what is
     // left is the server's alone, however many descriptors the process was
     // started with. The kernel gives the lowest free number: beyond the last
     // of these, none below it is free.
-    const CLIENTS: usize = 40;
-    const LEFT: i64 = 8;
     let sockets: Vec<_> = (0..CLIENTS)
         .map(|_| tokio::net::TcpSocket::new_v4().unwrap())
         .collect();
-    let highest = sockets.iter().map(|s| s.as_raw_fd()).max().unwrap();
+    let highest = sockets.iter().map(AsRawFd::as_raw_fd).max().unwrap();
     setrlimit(
         Resource::Nofile,
         Rlimit {

@@ -1,7 +1,8 @@
 //! Whether an upstream is asked at all (RELIABILITY P18, P25).
 //!
 //! Pure but for the lock: `now` is an argument. Transport failures, time-outs and 5xx in a row open the breaker; what an upstream says
-//! about one image (404, 401, 429) does not. An open breaker lets one request through after its pause; its outcome decides.
+//! about one image (404, 401, 429, or 5xx to nothing but that image) does not. An open breaker lets one request through after its pause;
+//! its outcome decides.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,6 +27,15 @@ pub enum BreakerState {
     HalfOpen,
 }
 
+/// What the failures in a row had in common.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum About {
+    #[default]
+    Nothing,
+    OneImage(Box<str>),
+    Everything,
+}
+
 /// The breaker of one upstream. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Breaker(Arc<Mutex<State>>);
@@ -33,6 +43,8 @@ pub(super) struct Breaker(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     failures: u32,
+    /// The image that the failures were answers about, as long as there was no other and no failure to answer.
+    about: About,
     /// Set while the breaker is not closed.
     until: Option<Instant>,
     pauses: u32,
@@ -88,11 +100,17 @@ impl Admission {
         }
     }
 
-    /// The upstream failed. True when this opened the breaker.
-    pub(super) fn failed(self, now: Instant) -> bool {
+    /// The upstream failed: with an answer about this image, or (`None`) without any. True when this opened the breaker.
+    pub(super) fn failed(self, now: Instant, image: Option<&str>) -> bool {
         let mut state = self.breaker.lock();
         state.failures = state.failures.saturating_add(1);
-        let opens = self.is_trial || (state.until.is_none() && state.failures >= FAILURES);
+        state.about = match (std::mem::take(&mut state.about), image) {
+            (About::Nothing, Some(image)) => About::OneImage(image.into()),
+            (About::OneImage(known), Some(image)) if *known == *image => About::OneImage(known),
+            _ => About::Everything,
+        };
+        let is_down = state.failures >= FAILURES && state.about == About::Everything;
+        let opens = self.is_trial || (state.until.is_none() && is_down);
         if opens {
             let pause = PAUSE
                 .saturating_mul(1 << state.pauses.min(8))

@@ -11,7 +11,7 @@ const fn secs(n: u64) -> Duration {
 fn opened(now: Instant) -> Breaker {
     let breaker = Breaker::default();
     for nth in 1..=3 {
-        assert_eq!(breaker.admit(now).unwrap().failed(now), nth == 3);
+        assert_eq!(breaker.admit(now).unwrap().failed(now, None), nth == 3);
     }
     breaker
 }
@@ -21,8 +21,8 @@ fn three_failures_in_a_row_open_it() {
     let now = Instant::now();
     let breaker = Breaker::default();
     for _ in 0..5 {
-        breaker.admit(now).unwrap().failed(now);
-        breaker.admit(now).unwrap().failed(now);
+        breaker.admit(now).unwrap().failed(now, None);
+        breaker.admit(now).unwrap().failed(now, None);
         breaker.admit(now).unwrap().worked();
     }
     assert_eq!(breaker.state(now), BreakerState::Closed);
@@ -54,12 +54,12 @@ fn pauses_double_up_to_a_minute() {
     for pause in [5, 10, 20, 40, 60, 60] {
         assert_eq!(breaker.state(now), BreakerState::Open(secs(pause)));
         now += secs(pause);
-        assert!(breaker.admit(now).unwrap().failed(now));
+        assert!(breaker.admit(now).unwrap().failed(now, None));
     }
     now += secs(60);
     breaker.admit(now).unwrap().worked();
     for _ in 0..3 {
-        breaker.admit(now).unwrap().failed(now);
+        breaker.admit(now).unwrap().failed(now, None);
     }
     assert_eq!(breaker.state(now), BreakerState::Open(secs(5)));
 }
@@ -70,9 +70,26 @@ fn latecomers_neither_close_it_nor_prolong_it() {
     let breaker = Breaker::default();
     let (early, late) = (breaker.admit(now).unwrap(), breaker.admit(now).unwrap());
     for _ in 0..3 {
-        breaker.admit(now).unwrap().failed(now);
+        breaker.admit(now).unwrap().failed(now, None);
     }
     early.worked();
-    assert!(!late.failed(now + secs(1)));
+    assert!(!late.failed(now + secs(1), None));
     assert_eq!(breaker.state(now + secs(1)), BreakerState::Open(secs(4)));
+}
+
+#[test]
+fn what_fails_for_one_image_does_not_open_it() {
+    let now = Instant::now();
+    let breaker = Breaker::default();
+    for _ in 0..20 {
+        assert!(!breaker.admit(now).unwrap().failed(now, Some("broken")));
+    }
+    assert_eq!(breaker.state(now), BreakerState::Closed);
+    // Another image fails too: it is the upstream.
+    assert!(breaker.admit(now).unwrap().failed(now, Some("other")));
+    let breaker = Breaker::default();
+    for _ in 0..3 {
+        breaker.admit(now).unwrap().failed(now, Some("broken"));
+    }
+    assert!(breaker.admit(now).unwrap().failed(now, None));
 }

@@ -29,9 +29,9 @@ async fn three_failures_and_it_is_left_alone() {
                 config.timeouts = HASTY;
             }
         });
-        for _ in 0..3 {
+        for image in ["a", "b", "b"] {
             assert_eq!(upstream.breaker(), BreakerState::Closed, "{steps}");
-            manifest(&upstream).await.unwrap_err();
+            manifest_of(&upstream, image).await.unwrap_err();
         }
         let before = server.seen().len();
         let error = manifest(&upstream).await.unwrap_err();
@@ -40,6 +40,22 @@ async fn three_failures_and_it_is_left_alone() {
         assert_eq!(server.seen().len(), before, "{steps}");
         assert!(matches!(upstream.breaker(), BreakerState::Open(_)));
     }
+}
+
+#[tokio::test]
+async fn one_broken_image_is_no_outage() {
+    let server = Server::start(|seen| match seen.target.as_str() {
+        "/v2/broken/manifests/latest" => reply("500 Oops", &[], ""),
+        _ => reply("404 Not Found", &[], ""),
+    })
+    .await;
+    let upstream = upstream(&server);
+    for _ in 0..6 {
+        manifest_of(&upstream, "broken").await.unwrap_err();
+    }
+    assert_eq!(upstream.breaker(), BreakerState::Closed);
+    let error = manifest_of(&upstream, "other").await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
 }
 
 #[tokio::test]
