@@ -21,6 +21,8 @@ use crate::store::{Store, UploadFile};
 const IDLE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often such sessions are looked for.
 pub(super) const REAP_EVERY: Duration = Duration::from_secs(10 * 60);
+/// A session without a byte makes room for another where there are too many, once nobody has touched it for so long.
+const EMPTY_IDLE: Duration = Duration::from_secs(60);
 /// The most sessions of all.
 const SESSIONS_MAX: usize = 10_000;
 /// The most sessions of one subject.
@@ -137,14 +139,8 @@ impl Sessions {
         owner: Owner,
         algorithm: Algorithm,
     ) -> Result<String, Error> {
-        {
-            let table = self.lock();
-            let own = table
-                .values()
-                .filter(|session| session.owner.subject == owner.subject);
-            if table.len() >= SESSIONS_MAX || own.count() >= SESSIONS_PER_SUBJECT {
-                return Err(Error::TooManyUploads);
-            }
+        if self.is_full(&owner.subject) && !self.make_room(&owner.subject).await {
+            return Err(Error::TooManyUploads);
         }
         // 244 random bits: nobody guesses another's session.
         let id = format!(
@@ -160,6 +156,46 @@ impl Sessions {
         let file = store.create_upload(id.clone(), note).await?;
         self.enter(owner, file, Some(algorithm.hasher()));
         Ok(id)
+    }
+
+    fn is_full(&self, subject: &str) -> bool {
+        let table = self.lock();
+        let own = table
+            .values()
+            .filter(|session| session.owner.subject == subject);
+        table.len() >= SESSIONS_MAX || own.count() >= SESSIONS_PER_SUBJECT
+    }
+
+    /// Removes the subject's session that has been empty and untouched for the longest, if one has been for [`EMPTY_IDLE`]: some clients ask
+    /// for a mount and never look at the session that they get instead.
+    async fn make_room(&self, subject: &str) -> bool {
+        let mut empty: Vec<_> = self
+            .lock()
+            .iter()
+            .filter(|(_, session)| session.owner.subject == subject && session.held() == 0)
+            .map(|(id, session)| (session.idle(), id.clone(), Arc::clone(session)))
+            .filter(|(idle, ..)| *idle >= EMPTY_IDLE)
+            .collect();
+        empty.sort_by_key(|(idle, ..)| std::cmp::Reverse(*idle));
+        for (_, id, session) in empty {
+            // One that its first bytes are just coming for is busy.
+            if self.end(&id, &session).await {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Removes a session that nobody is writing.
+    async fn end(&self, id: &str, session: &Session) -> bool {
+        let Ok(mut turn) = session.turn() else {
+            return false;
+        };
+        if let Some(progress) = turn.take() {
+            progress.file.discard().await;
+        }
+        self.remove(id);
+        true
     }
 
     fn enter(&self, owner: Owner, file: UploadFile, hasher: Option<Hasher>) {
@@ -200,17 +236,12 @@ impl Sessions {
             .map(|(id, session)| (id.clone(), Arc::clone(session)))
             .collect();
         for (id, session) in idle {
-            let Ok(mut turn) = session.turn() else {
-                continue;
-            };
-            if let Some(progress) = turn.take() {
-                progress.file.discard().await;
+            if self.end(&id, &session).await {
+                warn!(
+                    id,
+                    "an upload that nobody went on with for a day was removed"
+                );
             }
-            self.remove(&id);
-            warn!(
-                id,
-                "an upload that nobody went on with for a day was removed"
-            );
         }
     }
 
