@@ -19,6 +19,9 @@ use crate::store::Change;
 use crate::store::index::{Holdings, LocalLink};
 use crate::tasks::Tasks;
 
+/// How many are let go of in one write.
+const SWEEP: usize = 256;
+
 /// Something that was, or would be, collected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Collected {
@@ -193,18 +196,25 @@ impl Local {
     ) -> Result<Vec<Collected>, Error> {
         let _image = self.shared.inner.locks.image(&self.key, name).await;
         let holdings = self.store().index().holdings(&self.key, name).await?;
-        let mut collected = Vec::new();
-        for link in unused(&holdings).into_iter().filter(|link| is_due(link)) {
+        let due: Vec<_> = unused(&holdings)
+            .into_iter()
+            .filter(|link| is_due(link))
+            .collect();
+        let drop_of = |link: &&LocalLink| {
             let now = clock::now();
             let change = if link.is_manifest {
                 Change::drop_manifest(&self.key, name, &link.digest, now)
             } else {
                 Change::drop_blob(&self.key, name, &link.digest, now)
             };
-            self.store().commit_change(change, None).await?;
-            collected.push(describe(name, link));
+            (change, None)
+        };
+        // Pushes to this image wait meanwhile: many go in one write.
+        for some in due.chunks(SWEEP) {
+            let changes = some.iter().map(drop_of).collect();
+            self.store().commit_changes(changes).await?;
         }
-        Ok(collected)
+        Ok(due.into_iter().map(|link| describe(name, link)).collect())
     }
 }
 

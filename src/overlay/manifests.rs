@@ -113,16 +113,17 @@ impl Local {
         if most == 0 {
             return Ok(());
         }
-        let mut tags = self.store().index().holdings(&self.key, name).await?.tags;
+        let mut tags = self.store().index().local_tags(&self.key, name).await?;
         let surplus = tags.len().saturating_sub(most);
         tags.retain(|(tag, _, _)| !pushed.contains(tag) && !self.is_immutable(tag));
         tags.sort_by(|a, b| (a.2, &a.0).cmp(&(b.2, &b.0)));
-        for (tag, _, _) in tags.into_iter().take(surplus) {
+        let oldest = tags.into_iter().take(surplus);
+        let changes = oldest.map(|(tag, _, _)| {
             info!(repository = &*self.key, %name, %tag, most, "the oldest tag goes");
             let change = Change::drop_tag(&self.key, name, &tag, clock::now());
-            self.store().commit_change(change, None).await?;
-        }
-        Ok(())
+            (change, None)
+        });
+        Ok(self.store().commit_changes(changes.collect()).await?)
     }
 
     /// Deletes a tag; what it means stays until it is collected.
@@ -142,7 +143,7 @@ impl Local {
         self.may_delete()?;
         let _image = self.shared.inner.locks.image(&self.key, name).await;
         self.manifest(name, digest).await?;
-        let tags = self.store().index().holdings(&self.key, name).await?.tags;
+        let tags = self.store().index().local_tags(&self.key, name).await?;
         let fixed = tags
             .into_iter()
             .find(|(tag, served, _)| served == digest && self.is_immutable(tag));
@@ -157,12 +158,10 @@ impl Local {
     pub async fn delete_blob(&self, name: &Name, digest: &Digest) -> Result<(), Error> {
         self.may_delete()?;
         let _image = self.shared.inner.locks.image(&self.key, name).await;
-        let holdings = self.store().index().holdings(&self.key, name).await?;
-        let link = holdings.links.iter().find(|link| link.digest == *digest);
-        match link {
+        let index = self.store().index();
+        match index.local_link(&self.key, name, digest).await? {
             None => Err(Error::BlobUnknown),
-            Some(link) if link.is_manifest => Err(Error::InUse),
-            Some(_) if holdings.edges.iter().any(|(_, to)| to == digest) => Err(Error::InUse),
+            Some((link, needed)) if link.is_manifest || needed => Err(Error::InUse),
             Some(_) => {
                 let change = Change::drop_blob(&self.key, name, digest, clock::now());
                 Ok(self.store().commit_change(change, None).await?)

@@ -203,7 +203,7 @@ async fn sessions_are_bounded() {
     assert!(local.open_upload(&name, "you", algorithm).await.is_ok());
     // One that was opened and forgotten makes room.
     tokio::time::pause();
-    tokio::time::advance(std::time::Duration::from_secs(61)).await;
+    tokio::time::advance(Duration::from_secs(61)).await;
     tokio::time::resume();
     assert!(local.open_upload(&name, "me", algorithm).await.is_ok());
 }

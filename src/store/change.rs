@@ -58,6 +58,11 @@ pub enum What {
     },
 }
 
+/// What stands or falls together: a reader sees all of it or nothing, and so does the next start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Transaction(pub(super) Vec<Change>);
+
 impl Change {
     fn new(repo: &str, name: &Name, at: Wall, what: What) -> Self {
         Self {

@@ -1,6 +1,7 @@
 //! Records in an append-only file: found again whatever a crash did to the end, and never mistaken for something else.
 //!
 //! ```text
+//! mark                   the four bytes RSJ1
 //! length of the payload  u32, little endian
 //! sequence number        u64, little endian
 //! check                  the first 8 hex digits of the SHA-256 of what stands before it and of the payload
@@ -10,10 +11,12 @@
 
 use crate::oci::Digest;
 
+/// What every record begins with: it lets damage be skipped without hashing at every byte.
+const MARK: [u8; 4] = *b"RSJ1";
 /// Bytes before the payload.
-const HEAD: usize = 4 + 8 + 8;
+const HEAD: usize = 4 + 4 + 8 + 8;
 /// The longest payload; a longer one is noise.
-const PAYLOAD_MAX: usize = 1 << 20;
+const PAYLOAD_MAX: usize = 32 << 20;
 
 /// A record that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +41,7 @@ pub(super) fn encode(sequence: u64, payload: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let mut bytes = Vec::with_capacity(HEAD + payload.len());
+    bytes.extend_from_slice(&MARK);
     bytes.extend_from_slice(&u32::try_from(payload.len()).ok()?.to_le_bytes());
     bytes.extend_from_slice(&sequence.to_le_bytes());
     let check = check(&bytes, payload);
@@ -68,7 +72,7 @@ pub(super) fn decode(bytes: &[u8]) -> Contents<'_> {
 }
 
 fn frame(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (length, rest) = bytes.strip_prefix(&MARK)?.split_first_chunk::<4>()?;
     let (sequence, rest) = rest.split_first_chunk::<8>()?;
     let (expected, rest) = rest.split_first_chunk::<8>()?;
     let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
@@ -76,7 +80,7 @@ fn frame(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
         return None;
     }
     let payload = rest.get(..length)?;
-    let found = check(bytes.get(..12)?, payload);
+    let found = check(bytes.get(..16)?, payload);
     (found == *expected).then_some((
         Frame {
             sequence: u64::from_le_bytes(*sequence),
@@ -151,6 +155,6 @@ mod tests {
 
     #[test]
     fn too_long_is_refused() {
-        assert!(encode(1, &vec![0; (1 << 20) + 1]).is_none());
+        assert!(encode(1, &vec![0; (32 << 20) + 1]).is_none());
     }
 }

@@ -14,7 +14,7 @@ use rustix::fs::FallocateFlags;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
-use super::change::{Change, What};
+use super::change::{Change, Transaction, What};
 use super::index::{Index, ManifestRow, Work};
 use super::shared::Shared;
 use super::{StageError, StoreError, frames};
@@ -38,8 +38,7 @@ pub(super) struct Journal {
 }
 
 struct Job {
-    change: Change,
-    row: Option<ManifestRow>,
+    changes: Vec<(Change, Option<ManifestRow>)>,
     reply: oneshot::Sender<Result<(), StoreError>>,
 }
 
@@ -93,18 +92,21 @@ impl Journal {
             if frame.sequence <= applied {
                 continue;
             }
-            let change: Change = match serde_json::from_slice(frame.payload) {
-                Ok(change) => change,
+            let Transaction(changes) = match serde_json::from_slice(frame.payload) {
+                Ok(transaction) => transaction,
                 Err(problem) => {
                     error!(sequence = frame.sequence, %problem, "a record of the journal cannot be read; a newer program wrote it");
                     continue;
                 }
             };
             replayed += 1;
+            let with_row = |change: Change| {
+                let row = manifest_row(&change, &bytes_of);
+                (change, row)
+            };
             work.push(Work {
                 sequence: frame.sequence,
-                row: manifest_row(&change, &bytes_of),
-                change,
+                changes: changes.into_iter().map(with_row).collect(),
             });
             if work.len() >= REPLAY {
                 index
@@ -157,14 +159,13 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes a change down and takes it in; returns when both are done.
+    /// Writes changes down as one record and takes them in; returns when both are done.
     pub(super) async fn commit(
         &self,
-        change: Change,
-        row: Option<ManifestRow>,
+        changes: Vec<(Change, Option<ManifestRow>)>,
     ) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        let job = Job { change, row, reply };
+        let job = Job { changes, reply };
         self.queue.send(job).await.map_err(|_closed| closed())?;
         answer.await.map_err(|_closed| closed())?
     }
@@ -182,8 +183,9 @@ fn run(log: &mut Log, jobs: Vec<Job>, shared: &Shared) {
     let mut work = Vec::new();
     let mut replies = Vec::new();
     let before = log.sequence;
-    for Job { change, row, reply } in jobs {
-        let payload = serde_json::to_vec(&change).unwrap_or_default();
+    for Job { changes, reply } in jobs {
+        let transaction = Transaction(changes.iter().map(|(change, _)| change.clone()).collect());
+        let payload = serde_json::to_vec(&transaction).unwrap_or_default();
         let sequence = log.sequence + 1;
         let Some(frame) = frames::encode(sequence, &payload) else {
             let _gone = reply.send(Err(StoreError::Io(io::ErrorKind::FileTooLarge.into())));
@@ -192,11 +194,7 @@ fn run(log: &mut Log, jobs: Vec<Job>, shared: &Shared) {
         log.sequence = sequence;
         bytes.extend_from_slice(&frame);
         replies.push(reply);
-        work.push(Work {
-            sequence,
-            change,
-            row,
-        });
+        work.push(Work { sequence, changes });
     }
     let answer = |replies: Vec<oneshot::Sender<_>>, error: &dyn Fn() -> StoreError| {
         for reply in replies {

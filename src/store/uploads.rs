@@ -117,7 +117,18 @@ impl Store {
         change: super::Change,
         row: Option<super::index::ManifestRow>,
     ) -> Result<(), StoreError> {
-        self.shared.journal.commit(change, row).await
+        self.shared.journal.commit(vec![(change, row)]).await
+    }
+
+    /// The same for several changes, which stand or fall together; readers see them before or after.
+    pub async fn commit_changes(
+        &self,
+        changes: Vec<(super::Change, Option<super::index::ManifestRow>)>,
+    ) -> Result<(), StoreError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.shared.journal.commit(changes).await
     }
 }
 

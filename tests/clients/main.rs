@@ -24,3 +24,4 @@ mod conformance;
 mod parts;
 mod pulls;
 mod pushes;
+mod pushes_over_tls;

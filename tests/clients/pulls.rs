@@ -123,11 +123,11 @@ async fn crane() {
 }
 
 /// `registries.conf` and `policy.json` for skopeo and podman.
-pub fn containers_configuration(dir: &Path, mirror: &Mirror) -> (PathBuf, PathBuf) {
+pub fn containers_configuration(dir: &Path, mirror: &str) -> (PathBuf, PathBuf) {
     let (registries, policy) = (dir.join("registries.conf"), dir.join("policy.json"));
     let text = format!(
         "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n",
-        mirror.address()
+        mirror
     );
     fs::write(&registries, text).unwrap();
     fs::write(
@@ -165,7 +165,8 @@ impl Pulls for Skopeo {
 async fn skopeo() {
     through_the_mirror(&images(), |mirror| {
         let dir = tempfile::tempdir().unwrap();
-        let (registries, policy) = containers_configuration(dir.path(), mirror);
+        let (registries, policy) =
+            containers_configuration(dir.path(), &mirror.address().to_string());
         Box::new(Skopeo {
             registries,
             policy,
@@ -182,7 +183,8 @@ pub struct Podman {
 }
 
 impl Podman {
-    pub fn start(mirror: &Mirror) -> Self {
+    /// With the mirror at `mirror` (`host:port`).
+    pub fn start(mirror: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (registries, policy) = containers_configuration(dir.path(), mirror);
         Self {
@@ -227,7 +229,10 @@ impl Pulls for Podman {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn podman() {
-    through_the_mirror(&images(), |mirror| Box::new(Podman::start(mirror))).await;
+    through_the_mirror(&images(), |mirror| {
+        Box::new(Podman::start(&mirror.address().to_string()))
+    })
+    .await;
 }
 
 struct Containerd {
@@ -291,7 +296,8 @@ pub struct Docker {
 }
 
 impl Docker {
-    pub fn start(mirror: &Mirror) -> Self {
+    /// With the mirror at `mirror` (`host:port`), which may speak TLS or not: it is on loopback.
+    pub fn start(mirror: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
         let socket = format!("unix://{}", at("docker.sock"));
@@ -317,9 +323,9 @@ impl Docker {
         fs::write(at("none.json"), "{}").unwrap();
         command.args([
             "--registry-mirror",
-            &mirror.url(),
+            &format!("http://{mirror}"),
             "--insecure-registry",
-            &mirror.address().to_string(),
+            mirror,
         ]);
         let mut daemon = Daemon::start(&mut command, dir.path().join("log"));
         daemon.wait(|| {
@@ -369,7 +375,10 @@ async fn dockerd() {
         ("oci", image::small(Flavour::Oci, 3)),
         ("large", large),
     ];
-    through_the_mirror(&images, |mirror| Box::new(Docker::start(mirror))).await;
+    through_the_mirror(&images, |mirror| {
+        Box::new(Docker::start(&mirror.address().to_string()))
+    })
+    .await;
 }
 
 /// nginx with TLS, a private authority and HTTP/2 in front of the registry.

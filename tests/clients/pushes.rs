@@ -3,11 +3,10 @@
 use std::fs;
 use std::process::Command;
 
-use crate::parts::{run, tool};
+use crate::parts::{Daemon, run, tool};
 use crate::pulls::{Docker, Podman, containers_configuration};
+use crate::support::Mirror;
 use crate::support::image::{self, Flavour};
-use crate::support::tls::Authority;
-use crate::support::{Mirror, Secure};
 
 async fn mirror() -> Mirror {
     Mirror::with(&[], "[local.dev-local]\n[local.prod-local]\n").await
@@ -25,7 +24,7 @@ async fn docker() {
     let mirror = mirror().await;
     let source = image::small(Flavour::Docker, 1);
     mirror.client().push("dev-local/source", "1", &source).await;
-    let docker = Docker::start(&mirror);
+    let docker = Docker::start(&mirror.address().to_string());
     let at = |name: &str| format!("{}/{name}", mirror.address());
     run(docker.command().args(["pull", &at("dev-local/source:1")]));
     // A blob that the daemon knows from elsewhere is mounted, one that it does not is streamed.
@@ -49,7 +48,7 @@ async fn podman() {
     let mirror = mirror().await;
     let source = image::small(Flavour::Oci, 1);
     mirror.client().push("dev-local/source", "1", &source).await;
-    let podman = Podman::start(&mirror);
+    let podman = Podman::start(&mirror.address().to_string());
     let at = |name: &str| format!("{}/{name}", mirror.address());
     run(podman
         .command()
@@ -106,7 +105,7 @@ async fn skopeo_and_crane() {
     let source = image::multi_platform(Flavour::Docker, 1, 300_000);
     mirror.client().push("dev-local/source", "1", &source).await;
     let dir = tempfile::tempdir().unwrap();
-    let (registries, policy) = containers_configuration(dir.path(), &mirror);
+    let (registries, policy) = containers_configuration(dir.path(), &mirror.address().to_string());
     let at = |name: &str| format!("{}/{name}", mirror.address());
     // Through a directory, so that every byte is pushed and none is mounted.
     let layout = format!("dir:{}", dir.path().join("layout").display());
@@ -250,52 +249,62 @@ async fn cosign() {
     cosign(&[&["verify-attestation"][..], &public, &custom, &[&reference]].concat());
 }
 
-/// The same over TLS, with an authority that only the client was told of.
+/// Builds, pushes image and cache, and builds again elsewhere out of that cache.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_tls() {
-    let dir = tempfile::tempdir().unwrap();
-    let authority = Authority::new();
-    authority.localhost().write(dir.path(), "mirror");
-    let mirror = Secure::start(dir.path(), "[local.dev-local]\n");
-    crate::eventually!(mirror.ask(&authority).await.is_some());
-    let certificates = dir.path().join("certs");
-    fs::create_dir(&certificates).unwrap();
-    let ca = authority.write(&certificates);
-    let at = |name: &str| format!("{}/{name}", mirror.host());
-    // An image out of nothing but a layer.
-    let layer = dir.path().join("layer.tar");
-    let packed = [image::noise_layer(image::Packing::Plain, 1, 100_000)];
-    let packed = image::image(Flavour::Oci, "amd64", &packed);
-    fs::write(&layer, &packed.layers()[0].bytes).unwrap();
-    let crane = |arguments: &[&str]| {
-        run(Command::new(tool("crane"))
-            .env("SSL_CERT_FILE", &ca)
-            .args(arguments));
-    };
-    let layer = layer.display().to_string();
-    crane(&["append", "-f", &layer, "-t", &at("dev-local/crane:1")]);
-    crane(&["validate", "--remote", &at("dev-local/crane:1")]);
-    let policy = dir.path().join("policy.json");
+async fn buildkit() {
+    let mirror = mirror().await;
+    let host = mirror.address().to_string();
+    let context = tempfile::tempdir().unwrap();
+    fs::write(context.path().join("file"), "what is in it").unwrap();
     fs::write(
-        &policy,
-        "{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}",
+        context.path().join("Dockerfile"),
+        "FROM scratch AS one\nCOPY file /file\nFROM scratch\nCOPY --from=one /file /copy\n",
     )
     .unwrap();
-    let directory = format!("dir:{}", dir.path().join("image").display());
-    let docker = |name: &str| format!("docker://{}", at(name));
-    for (from, to) in [
-        (docker("dev-local/crane:1"), directory.clone()),
-        (directory, docker("dev-local/skopeo:1")),
-    ] {
-        run(Command::new("skopeo")
-            .arg("--policy")
-            .arg(&policy)
-            .arg("copy")
-            .arg("--src-cert-dir")
-            .arg(&certificates)
-            .arg("--dest-cert-dir")
-            .arg(&certificates)
-            .args([from, to]));
+    let mut steps = Vec::new();
+    for round in ["first", "second"] {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        let address = format!("unix://{}", at("sock"));
+        let config = format!("[registry.\"{host}\"]\n  http = true\n");
+        fs::write(at("buildkitd.toml"), config).unwrap();
+        let mut command = Command::new(tool("buildkitd"));
+        command.args(["--addr", &address, "--root", &at("root")]);
+        command.args(["--config", &at("buildkitd.toml")]);
+        command.args(["--containerd-worker=false", "--oci-worker-net=host"]);
+        command.arg("--oci-worker-snapshotter=native");
+        let mut daemon = Daemon::start(&mut command, dir.path().join("log"));
+        let buildctl = |arguments: &[&str]| {
+            Command::new(tool("buildctl"))
+                .args(["--addr", &address])
+                .args(arguments)
+                .output()
+                .unwrap()
+        };
+        daemon.wait(|| buildctl(&["debug", "workers"]).status.success());
+        let local = format!("context={}", context.path().display());
+        let dockerfile = format!("dockerfile={}", context.path().display());
+        let output = format!("type=image,name={host}/dev-local/built:{round},push=true");
+        let cache = format!("type=registry,ref={host}/dev-local/cache:1");
+        let built = buildctl(&[
+            "build",
+            "--frontend=dockerfile.v0",
+            "--progress=plain",
+            "--local",
+            &local,
+            "--local",
+            &dockerfile,
+            "--output",
+            &output,
+            "--export-cache",
+            &format!("{cache},mode=max"),
+            "--import-cache",
+            &cache,
+        ]);
+        let words = String::from_utf8_lossy(&built.stderr).into_owned();
+        assert!(built.status.success(), "{words}");
+        validated(&format!("{host}/dev-local/built:{round}"));
+        steps.push(words.matches(" CACHED").count());
     }
-    crane(&["validate", "--remote", &at("dev-local/skopeo:1")]);
+    assert!(steps[0] == 0 && steps[1] >= 2, "cached steps: {steps:?}");
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::blobs::Counted;
 use super::convert::{digest, lenient, number, readable, to_sql, wall};
@@ -15,13 +15,11 @@ use crate::clock::Wall;
 use crate::oci::{Digest, Name, Tag};
 use crate::store::change::{Change, What};
 
-/// A change with what is known of the manifest that it brings.
+/// A record of the journal: changes, each with what is known of the manifest that it brings (`None` where its bytes cannot be read any more).
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Work {
     pub(in crate::store) sequence: u64,
-    pub(in crate::store) change: Change,
-    /// `None` where the manifest's bytes cannot be read any more.
-    pub(in crate::store) row: Option<ManifestRow>,
+    pub(in crate::store) changes: Vec<(Change, Option<ManifestRow>)>,
 }
 
 /// What taking changes in did besides.
@@ -81,7 +79,9 @@ impl Index {
         let applied = self.write_blocking(move |connection| {
             let mut applied = Applied::default();
             for work in &work {
-                apply(connection, work, &mut applied)?;
+                for (change, row) in &work.changes {
+                    apply(connection, change, row.as_ref(), &mut applied)?;
+                }
                 connection
                     .prepare_cached("UPDATE journal SET applied = max(applied, ?1)")?
                     .execute(params![to_sql(work.sequence)])?;
@@ -116,15 +116,7 @@ impl Index {
                  FROM link LEFT JOIN blob ON blob.digest = link.digest
                  WHERE repo = ?1 AND name = ?2 AND local = 1",
             )?;
-            let links = readable(links.query_map(key, |row| {
-                Ok(LocalLink {
-                    digest: digest(row, 0)?,
-                    size: number(row, 1)?,
-                    is_manifest: row.get(2)?,
-                    is_root: row.get(3)?,
-                    added: wall(row, 4)?,
-                })
-            })?)?;
+            let links = readable(links.query_map(key, local_link)?)?;
             let mut edges = connection.prepare_cached(
                 "SELECT edge.parent, edge.digest, edge.kind = 'subject' FROM edge
                  JOIN link ON link.digest = edge.parent
@@ -138,22 +130,44 @@ impl Index {
                     (parent, child)
                 })
             })?)?;
-            let mut tags = connection.prepare_cached(
-                "SELECT tag, served, moved FROM tag WHERE repo = ?1 AND name = ?2",
-            )?;
-            let tags: Vec<(String, Digest, Wall)> = readable(
-                tags.query_map(key, |row| Ok((row.get(0)?, digest(row, 1)?, wall(row, 2)?)))?,
-            )?;
             Ok(Holdings {
                 links,
                 edges,
-                tags: tags
-                    .into_iter()
-                    .filter_map(|(tag, digest, moved)| {
-                        Some((Tag::parse(&tag).ok()?, digest, moved))
-                    })
-                    .collect(),
+                tags: tags_of(connection, &repo, &name)?,
             })
+        })
+        .await
+    }
+
+    /// What the tags of an image of a local repository mean, and since when.
+    pub async fn local_tags(&self, repo: &str, name: &Name) -> Result<Vec<(Tag, Digest, Wall)>> {
+        let (repo, name) = (repo.to_owned(), name.clone());
+        self.read(move |connection| tags_of(connection, &repo, &name))
+            .await
+    }
+
+    /// One link of a local repository, and whether a manifest of the same image points to it.
+    pub async fn local_link(
+        &self,
+        repo: &str,
+        name: &Name,
+        wanted: &Digest,
+    ) -> Result<Option<(LocalLink, bool)>> {
+        let (repo, name, wanted) = (repo.to_owned(), name.clone(), wanted.to_string());
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT link.digest, coalesce(blob.size, 0), link.manifest, link.root, link.added,
+                     EXISTS (SELECT 1 FROM edge JOIN link AS parent ON parent.digest = edge.parent
+                         WHERE edge.digest = link.digest AND parent.repo = ?1 AND parent.name = ?2
+                             AND parent.local = 1 AND parent.manifest = 1)
+                 FROM link LEFT JOIN blob ON blob.digest = link.digest
+                 WHERE repo = ?1 AND name = ?2 AND link.digest = ?3 AND local = 1",
+            )?;
+            lenient(
+                statement.query_row(params![repo, name.as_str(), wanted], |row| {
+                    Ok((local_link(row)?, row.get(5)?))
+                }),
+            )
         })
         .await
     }
@@ -184,6 +198,33 @@ impl Index {
     }
 }
 
+fn local_link(row: &Row<'_>) -> rusqlite::Result<LocalLink> {
+    Ok(LocalLink {
+        digest: digest(row, 0)?,
+        size: number(row, 1)?,
+        is_manifest: row.get(2)?,
+        is_root: row.get(3)?,
+        added: wall(row, 4)?,
+    })
+}
+
+fn tags_of(
+    connection: &Connection,
+    repo: &str,
+    name: &Name,
+) -> rusqlite::Result<Vec<(Tag, Digest, Wall)>> {
+    let mut tags = connection
+        .prepare_cached("SELECT tag, served, moved FROM tag WHERE repo = ?1 AND name = ?2")?;
+    let tags: Vec<(String, Digest, Wall)> =
+        readable(tags.query_map(params![repo, name.as_str()], |row| {
+            Ok((row.get(0)?, digest(row, 1)?, wall(row, 2)?))
+        })?)?;
+    Ok(tags
+        .into_iter()
+        .filter_map(|(tag, digest, moved)| Some((Tag::parse(&tag).ok()?, digest, moved)))
+        .collect())
+}
+
 impl HotChange {
     fn show(&self, hot: &HotRows) {
         match self {
@@ -194,13 +235,18 @@ impl HotChange {
     }
 }
 
-fn apply(connection: &Connection, work: &Work, applied: &mut Applied) -> rusqlite::Result<()> {
+fn apply(
+    connection: &Connection,
+    change: &Change,
+    row: Option<&ManifestRow>,
+    applied: &mut Applied,
+) -> rusqlite::Result<()> {
     let Change {
         repo,
         name,
         at,
         what,
-    } = &work.change;
+    } = change;
     let image = Image {
         connection,
         repo,
@@ -216,7 +262,7 @@ fn apply(connection: &Connection, work: &Work, applied: &mut Applied) -> rusqlit
             cause,
         } => {
             image.link(digest, true, applied)?;
-            let row = work.row.clone().unwrap_or_else(|| ManifestRow {
+            let row = row.cloned().unwrap_or_else(|| ManifestRow {
                 media_type: media_type.clone(),
                 ..ManifestRow::default()
             });
