@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use sha2::Digest as _;
+use super::hash::Hasher;
 
 /// The registered algorithms. `sha256` is what everyone uses, `sha512` is the other one that the image-spec registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,10 +33,7 @@ impl Algorithm {
 
     /// A fresh hasher of this algorithm.
     pub fn hasher(self) -> Hasher {
-        match self {
-            Self::Sha256 => Hasher(State::Sha256(sha2::Sha256::new())),
-            Self::Sha512 => Hasher(State::Sha512(Box::new(sha2::Sha512::new()))),
-        }
+        Hasher::new(self)
     }
 }
 
@@ -59,6 +56,14 @@ pub struct Digest {
 }
 
 impl Digest {
+    /// The digest whose bytes are `hash`, which has the length that the algorithm gives.
+    pub(super) fn from_hash(algorithm: Algorithm, hash: &[u8]) -> Self {
+        Self {
+            algorithm,
+            hex: to_hex(hash),
+        }
+    }
+
     /// Parses `sha256:…` or `sha512:…`.
     pub fn parse(text: &str) -> Result<Self, DigestError> {
         let (algorithm, hex) = text.split_once(':').ok_or(DigestError::Malformed)?;
@@ -128,48 +133,6 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::parse(text)
-    }
-}
-
-/// A running hash. Cloning it is how the hash of a prefix is taken without ending the stream.
-#[derive(Debug, Clone)]
-pub struct Hasher(State);
-
-#[derive(Debug, Clone)]
-enum State {
-    Sha256(sha2::Sha256),
-    Sha512(Box<sha2::Sha512>),
-}
-
-impl Hasher {
-    /// Takes more bytes in.
-    pub fn update(&mut self, bytes: &[u8]) {
-        match &mut self.0 {
-            State::Sha256(state) => state.update(bytes),
-            State::Sha512(state) => state.update(bytes),
-        }
-    }
-
-    /// What it makes.
-    pub const fn algorithm(&self) -> Algorithm {
-        match &self.0 {
-            State::Sha256(_) => Algorithm::Sha256,
-            State::Sha512(_) => Algorithm::Sha512,
-        }
-    }
-
-    /// The digest of all bytes taken in.
-    pub fn finish(self) -> Digest {
-        match self.0 {
-            State::Sha256(state) => Digest {
-                algorithm: Algorithm::Sha256,
-                hex: to_hex(&state.finalize()),
-            },
-            State::Sha512(state) => Digest {
-                algorithm: Algorithm::Sha512,
-                hex: to_hex(&state.finalize()),
-            },
-        }
     }
 }
 

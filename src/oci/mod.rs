@@ -8,6 +8,7 @@ pub mod accept;
 pub mod descriptor;
 pub mod digest;
 pub mod error_code;
+mod hash;
 mod json;
 pub mod link;
 pub mod manifest;
@@ -25,8 +26,9 @@ mod tests;
 
 pub use accept::Accept;
 pub use descriptor::Descriptor;
-pub use digest::{Algorithm, Digest, Hasher};
+pub use digest::{Algorithm, Digest};
 pub use error_code::ErrorCode;
+pub use hash::Hasher;
 pub use json::Malformed;
 pub use manifest::{EdgeKind, Manifest, ManifestError};
 pub use media_type::{ManifestKind, MediaType};

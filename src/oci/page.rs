@@ -88,20 +88,38 @@ impl Next {
 /// The page of a list that is sorted by bytes, and where the next one begins; `None` when there is no more, or when nothing was
 /// asked for.
 pub fn cut<'a>(sorted: &'a [String], page: &Page) -> (&'a [String], Option<Next>) {
+    cut_by(sorted, page, page.n, Clone::clone)
+}
+
+/// The same for entries that are sorted by `key`, with at most [`PAGE_MAX`] where nobody said how many.
+pub fn cut_capped<'a, T>(
+    sorted: &'a [T],
+    page: &Page,
+    key: impl Fn(&T) -> String,
+) -> (&'a [T], Option<Next>) {
+    cut_by(sorted, page, page.n.or(Some(PAGE_MAX)), key)
+}
+
+fn cut_by<'a, T>(
+    sorted: &'a [T],
+    page: &Page,
+    n: Option<usize>,
+    key: impl Fn(&T) -> String,
+) -> (&'a [T], Option<Next>) {
     let behind = page.last().map_or(0, |last| {
-        sorted.partition_point(|entry| entry.as_str() <= last)
+        sorted.partition_point(|entry| *key(entry) <= *last)
     });
     let rest = sorted.get(behind..).unwrap_or_default();
-    let Some(n) = page.n else {
+    let Some(n) = n else {
         return (rest, None);
     };
     let Some((taken, more)) = rest.split_at_checked(n) else {
         return (rest, None);
     };
-    let next = taken.last().filter(|_| !more.is_empty()).map(|last| Next {
-        n,
-        last: last.clone(),
-    });
+    let next = taken
+        .last()
+        .filter(|_| !more.is_empty())
+        .map(|last| Next { n, last: key(last) });
     (taken, next)
 }
 

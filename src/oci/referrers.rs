@@ -59,10 +59,3 @@ pub fn render_index(list: &[Descriptor]) -> Vec<u8> {
         .to_string()
         .into_bytes()
 }
-
-/// The entries of one artifact type.
-pub fn filter<'a>(list: &'a [Descriptor], artifact_type: &str) -> Vec<&'a Descriptor> {
-    list.iter()
-        .filter(|entry| entry.artifact_type() == Some(artifact_type))
-        .collect()
-}

@@ -490,6 +490,26 @@ async fn what_refers_to_a_manifest() {
     assert_eq!(answer.status.as_u16(), 201, "{answer:?}");
     let list = client.get(&path).await.json()["manifests"].clone();
     assert_eq!(list.as_array().unwrap().len(), 3);
+    // And page by page, whoever follows the links sees each of them once.
+    let (mut next, mut seen) = (format!("{path}?n=1"), Vec::new());
+    for _ in 0..3 {
+        let page = client.get(&next).await;
+        let entries = page.json()["manifests"].clone();
+        assert_eq!(entries.as_array().unwrap().len(), 1);
+        seen.push(entries[0]["digest"].clone());
+        let Some(link) = page.header("link") else {
+            break;
+        };
+        next = link[1..link.find('>').unwrap()].to_owned();
+    }
+    let mut all: Vec<_> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["digest"].clone())
+        .collect();
+    all.sort_by_key(ToString::to_string);
+    assert_eq!(seen, all);
 }
 
 #[tokio::test]

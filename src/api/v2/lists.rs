@@ -39,7 +39,7 @@ pub(super) async fn referrers(
     subject: &Digest,
     record: &mut Record,
 ) -> Result<Response<Body>, ApiError> {
-    let (list, status) = repository
+    let (mut list, status) = repository
         .referrers(&call.hops, name, subject)
         .await
         .map_err(|error| ApiError::from_repository(error, ErrorCode::ManifestUnknown))?;
@@ -48,16 +48,17 @@ pub(super) async fn referrers(
         .iter()
         .find(|(key, value)| key == "artifactType" && !value.is_empty())
         .map(|(_, value)| value.as_str());
-    let body = match wanted {
-        Some(artifact_type) => referrers::render_index(
-            &referrers::filter(&list, artifact_type)
-                .into_iter()
-                .cloned()
-                .collect::<Vec<_>>(),
-        ),
-        None => referrers::render_index(&list),
-    };
-    let mut response = Response::new(Body::full(body));
+    if let Some(artifact_type) = wanted {
+        list.retain(|entry| entry.artifact_type() == Some(artifact_type));
+    }
+    // A list as upstream gives it stays in its order as long as it is one page.
+    let page = parse_page(call)?;
+    if page != Page::default() || list.len() > page::PAGE_MAX {
+        list.sort_by_key(|entry| entry.digest().to_string());
+    }
+    let (cut, next) = page::cut_capped(&list, &page, |entry| entry.digest().to_string());
+    let mut response = Response::new(Body::full(referrers::render_index(cut)));
+    link_next(call, &mut response, next.map(|next| next.query()));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(OCI_INDEX));
     if wanted.is_some() {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::manifest::{descriptor, image, index};
 use crate::oci::manifest::{MANIFEST_MAX, Manifest, ManifestError};
 use crate::oci::media_type::{DOCKER_LIST, OCI_INDEX, OCI_MANIFEST};
-use crate::oci::referrers::{REFERRERS_MAX, fallback_tag, filter, parse_index, render_index};
+use crate::oci::referrers::{REFERRERS_MAX, fallback_tag, parse_index, render_index};
 use crate::oci::{Algorithm, Descriptor, Digest, ManifestKind, Tag};
 
 fn parse(value: &Value) -> Result<Vec<Descriptor>, ManifestError> {
@@ -69,23 +69,6 @@ fn an_empty_list_is_an_array() {
         value,
         json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [] })
     );
-}
-
-#[test]
-fn filtered() {
-    let entry = |artifact_type: Option<&str>| {
-        Descriptor::new(OCI_MANIFEST, Digest::of(b"x"), 1)
-            .unwrap()
-            .with_artifact_type(artifact_type.map(str::to_owned))
-    };
-    let list = [
-        entry(Some("a/b")),
-        entry(None),
-        entry(Some("a/c")),
-        entry(Some("a/b")),
-    ];
-    assert_eq!(filter(&list, "a/b"), [&list[0], &list[3]]);
-    assert!(filter(&list, "").is_empty() && filter(&list, "a").is_empty());
 }
 
 proptest! {

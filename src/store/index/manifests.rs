@@ -11,7 +11,7 @@ use crate::clock;
 use crate::oci::{Digest, Name};
 
 /// Referrers that one answer lists at most.
-const REFERRERS_MAX: i64 = 1000;
+const REFERRERS_MAX: i64 = 100_000;
 
 impl Index {
     /// Records a manifest that `name` in `repo` may read: link, row, edges, all or nothing.
