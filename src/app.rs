@@ -14,9 +14,11 @@ use tracing::{info, warn};
 use crate::api::{self, Api, Role};
 use crate::body::Body;
 use crate::cache::{PullThrough, Shared};
-use crate::config::{Remote, Resolved};
+use crate::config::{self, Remote, Resolved};
 use crate::overlay::{self, Collected, Local};
-use crate::repository::{Definition, Definitions, Repository};
+use crate::repository::{
+    Definition, Definitions, Key, Member, Repository, Virtual, VirtualConfig, canonical_host,
+};
 use crate::server::{self, Connection, Handler, ListenerConfig, RequestBody, Server};
 use crate::store::{Store, Verified};
 use crate::tasks::Tasks;
@@ -45,7 +47,6 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
     let shared = Shared::new(store.clone(), tasks.clone(), Arc::clone(&metrics));
     let instance = format!("roadstead-{}", uuid::Uuid::new_v4().simple());
     let mut repositories = HashMap::new();
-    let mut definitions = Vec::new();
     for remote in &config.remotes {
         let upstream = upstream(remote, &proxy, &instance, &tasks, &metrics)?;
         repositories.insert(
@@ -57,10 +58,6 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
                 shared.clone(),
             )),
         );
-        definitions.push(Definition {
-            key: remote.key.clone(),
-            serves: remote.serves.clone(),
-        });
     }
     let pushed = overlay::Shared::new(store.clone(), &tasks)
         .await
@@ -69,10 +66,10 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
         let repository = Local::new(local.key.as_str(), local.config.clone(), pushed.clone());
         repository.collect_in_background(config.collection, &tasks);
         repositories.insert(local.key.clone(), Repository::Local(repository));
-        definitions.push(Definition {
-            key: local.key.clone(),
-            serves: Vec::new(),
-        });
+    }
+    for several in &config.virtuals {
+        let made = virtual_repository(several, &repositories);
+        repositories.insert(several.key.clone(), Repository::Virtual(made));
     }
     let addresses = server.addresses();
     let mut own_hosts: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
@@ -95,7 +92,7 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
         .collect();
     let api = Api::new(
         api::Config {
-            definitions: Definitions::new(definitions, config.default.clone()),
+            definitions: definitions(&config),
             repositories,
             open_writes: config.open_writes(),
             hosts,
@@ -158,6 +155,59 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
     store.close().await;
     info!("stopped");
     Ok(())
+}
+
+/// What routing knows of every configured repository.
+pub fn definitions(config: &Resolved) -> Definitions {
+    let is_docker_hub = |remote: &Remote| {
+        let host = remote.url.host_str().unwrap_or_default();
+        canonical_host(host) == canonical_host("docker.io")
+    };
+    let remotes = config.remotes.iter().map(|remote| Definition {
+        key: remote.key.clone(),
+        serves: remote.serves.clone(),
+        is_docker_hub: is_docker_hub(remote),
+    });
+    let locals = config.locals.iter().map(|local| Definition {
+        key: local.key.clone(),
+        serves: Vec::new(),
+        is_docker_hub: false,
+    });
+    let virtuals = config.virtuals.iter().map(|several| Definition {
+        key: several.key.clone(),
+        serves: several.serves.clone(),
+        is_docker_hub: false,
+    });
+    Definitions::new(
+        remotes.chain(locals).chain(virtuals).collect(),
+        config.default.clone(),
+    )
+}
+
+/// A virtual repository over those that are there already.
+fn virtual_repository(
+    config: &config::Virtual,
+    repositories: &HashMap<Key, Repository>,
+) -> Virtual {
+    let members = config.members.iter().filter_map(|member| {
+        Some(Member {
+            key: member.key.clone(),
+            repository: repositories.get(&member.key)?.clone(),
+            filters: member.filters.clone(),
+        })
+    });
+    let deploy_to = config.deploy_to.as_ref();
+    Virtual::new(
+        config.key.clone(),
+        VirtualConfig {
+            members: members.collect(),
+            deploy_to: deploy_to
+                .and_then(|key| repositories.get(key)?.writable())
+                .cloned(),
+            by_timestamp: config.by_timestamp,
+            exclusive_names: config.exclusive_names,
+        },
+    )
 }
 
 /// What can be found wrong with a configuration without listening, dialling or touching the store. Answers warnings.

@@ -67,6 +67,11 @@ impl ApiError {
         self.with(|parts| super::respond::set(&mut parts.headers, name, value))
     }
 
+    /// Whether it says that something is not there.
+    pub(super) fn is_absence(&self) -> bool {
+        self.0.status == StatusCode::NOT_FOUND
+    }
+
     /// No such route.
     pub(super) fn not_found() -> Self {
         Self::new(
@@ -107,7 +112,7 @@ impl ApiError {
     /// A write to a remote.
     pub(super) fn read_only(key: &Key) -> Self {
         let message = format!(
-            "{key} is a mirror of another registry and takes no writes; push to the registry itself, or to a local repository"
+            "{key} has this from another registry and takes no writes of it; push to the registry itself, or to a local repository"
         );
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -176,6 +181,7 @@ impl ApiError {
         match error {
             repository::Error::Remote(error) => Self::from_cache(&error, absent),
             repository::Error::Local(error) => Self::from_overlay(error),
+            repository::Error::ReadOnly => Self::method("GET, HEAD"),
         }
     }
 

@@ -15,6 +15,7 @@ use tracing::info;
 
 use crate::body::{Body, BodyError};
 use crate::cache::{CacheStatus, Outcome};
+use crate::repository::{Found, Key};
 use crate::telemetry::{Metrics, RepositoryLabels, RequestLabels};
 
 /// The most characters of what a client sends that go into the log.
@@ -30,6 +31,7 @@ pub(super) struct Record {
     path: String,
     agent: String,
     repository: Option<String>,
+    member: Option<Key>,
     kind: &'static str,
     cache: Option<CacheStatus>,
     status: u16,
@@ -59,6 +61,7 @@ impl Record {
                 .collect(),
             agent: agent.chars().take(SHOWN).collect(),
             repository: None,
+            member: None,
             kind: "other",
             cache: None,
             status: 0,
@@ -75,6 +78,17 @@ impl Record {
     pub(super) fn note_repository(&mut self, key: &str, kind: &'static str) {
         self.repository = Some(key.to_owned());
         self.kind = kind;
+    }
+
+    /// Takes note of where something was found; gives it on.
+    pub(super) fn note_found<T>(&mut self, found: Found<T>) -> T {
+        self.member = found.member;
+        found.what
+    }
+
+    /// The member of a virtual repository that answered.
+    pub(super) const fn member(&self) -> Option<&Key> {
+        self.member.as_ref()
     }
 
     pub(super) const fn note_cache(&mut self, status: CacheStatus) {
@@ -143,6 +157,7 @@ impl Drop for Record {
             complete = self.complete,
             milliseconds = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             repository,
+            member = self.member.as_ref().map_or("-", Key::as_str),
             kind = self.kind,
             cache = outcome,
             reason,

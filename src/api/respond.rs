@@ -7,6 +7,8 @@ use crate::body::Body;
 use crate::cache::CacheStatus;
 use crate::oci::Digest;
 
+/// Which member of a virtual repository an answer came from.
+const MEMBER: HeaderName = HeaderName::from_static("roadstead-member");
 /// Content of a digest never changes.
 pub(super) const IMMUTABLE: HeaderValue =
     HeaderValue::from_static("public, max-age=31536000, immutable");
@@ -35,6 +37,9 @@ pub(super) fn set(headers: &mut HeaderMap, name: HeaderName, text: &str) {
 /// How the answer came about, in the header and in the record.
 pub(super) fn cache(headers: &mut HeaderMap, status: CacheStatus, record: &mut Record) {
     record.note_cache(status);
+    if let Some(member) = record.member() {
+        set(headers, MEMBER, member.as_str());
+    }
     if let Some(text) = status.header() {
         set(headers, HeaderName::from_static("cache-status"), &text);
     }

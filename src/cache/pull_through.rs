@@ -235,6 +235,13 @@ impl PullThrough {
         opened
     }
 
+    /// Whether this image is known to have that content.
+    pub async fn knows(&self, name: &Name, digest: &Digest) -> bool {
+        let Inner { key, shared, .. } = &*self.inner;
+        let known = shared.store.index().is_linked(key, name, digest).await;
+        known.unwrap_or(false)
+    }
+
     /// What is known of a blob without moving its bytes.
     pub async fn stat_blob(
         &self,

@@ -18,7 +18,7 @@ use super::learn::{learn, recall};
 use super::manifests::{OpenManifest, Stored, Told, Want};
 use super::pull_through::{Inner, PullThrough};
 use super::status::{CacheStatus, Outcome, Reason};
-use crate::clock;
+use crate::clock::{self, Wall};
 use crate::oci::manifest::Manifest;
 use crate::oci::media_type::DOCKER_LIST;
 use crate::oci::{Digest, MediaType, Name, Reference, Tag, accept::Accept};
@@ -171,6 +171,40 @@ impl PullThrough {
             _ if absences.holds(&age_key(name, tag)) => Err(Error::StillAbsent),
             _ => self.first(hops, name, tag, want).await,
         }
+    }
+
+    /// Whether this tag was seen upstream, and has not been seen to be gone since.
+    pub async fn knows_tag(&self, name: &Name, tag: &Tag) -> bool {
+        self.tag_row(name, tag)
+            .await
+            .is_some_and(|row| row.gone.is_none())
+    }
+
+    /// When upstream was last seen to move a tag, after asking it as far as its TTL is over.
+    pub async fn tag_moved(
+        &self,
+        hops: &Hops,
+        name: &Name,
+        tag: &Tag,
+        accept: &Accept,
+    ) -> Result<Wall, Error> {
+        let row = async || self.tag_row(name, tag).await.ok_or(Error::NotFound);
+        self.manifest_by_tag(hops, name, tag, accept, Want::Head)
+            .await?;
+        let seen = row().await?;
+        if seen.observed == seen.served {
+            return Ok(seen.moved);
+        }
+        // It has moved, and what it means now is not here yet.
+        self.manifest_by_tag(hops, name, tag, accept, Want::Body)
+            .await?;
+        Ok(row().await?.moved)
+    }
+
+    async fn tag_row(&self, name: &Name, tag: &Tag) -> Option<TagRow> {
+        let Inner { key, shared, .. } = &*self.inner;
+        let row = shared.store.index().tag(key, name, tag).await;
+        row.ok().flatten()
     }
 
     fn known(&self, name: &Name, tag: &Tag, row: &TagRow) -> Known {
@@ -415,6 +449,9 @@ impl PullThrough {
             }
             _ => told.digest.clone(),
         };
+        let moved = before
+            .filter(|row| row.served == served)
+            .map_or(now, |row| row.moved);
         let row = TagRow {
             observed: told.digest.clone(),
             served,
@@ -422,7 +459,7 @@ impl PullThrough {
             size: told.size,
             etag: None,
             checked: now,
-            moved: before.filter(|_| same).map_or(now, |row| row.moved),
+            moved,
             gone: None,
         };
         // Another image may have brought the manifest; that this one has it too is upstream's word.

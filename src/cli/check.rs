@@ -1,8 +1,9 @@
 //! `roadstead check`
 
 use super::output;
+use crate::app;
 use crate::config::Resolved;
-use crate::repository::{Chosen, Definition, Definitions, resolve};
+use crate::repository::{Chosen, resolve};
 
 /// Prints what the configuration means: listeners, repositories, and where a few names lead.
 pub(super) fn run(config: &Resolved) {
@@ -60,28 +61,31 @@ pub(super) fn run(config: &Resolved) {
             }
         ));
     }
-    let remotes = config
-        .remotes
-        .iter()
-        .map(|remote| (&remote.key, remote.serves.clone()));
-    let locals = config.locals.iter().map(|local| (&local.key, Vec::new()));
-    let definitions = remotes
-        .chain(locals)
-        .map(|(key, serves)| Definition {
-            key: key.clone(),
-            serves,
-        })
-        .collect();
-    let definitions = Definitions::new(definitions, config.default.clone());
+    for several in &config.virtuals {
+        let members = several.members.iter().map(|member| member.key.as_str());
+        let deploy_to = several.deploy_to.as_ref();
+        output::line(&format!(
+            "{} is {} under one name{}{}",
+            several.key,
+            members.collect::<Vec<_>>().join(", then "),
+            deploy_to.map_or_else(String::new, |key| format!("; pushes go to {key}")),
+            if several.serves.is_empty() {
+                String::new()
+            } else {
+                format!("; for {}", several.serves.join(", "))
+            }
+        ));
+    }
+    let definitions = app::definitions(config);
     let mut samples = vec!["nginx:latest".to_owned()];
-    for remote in &config.remotes {
-        samples.push(format!("{}/team/app:1", remote.key));
-        samples.extend(
-            remote
-                .serves
-                .iter()
-                .map(|host| format!("{host}/team/app:1")),
-        );
+    let virtuals = config.virtuals.iter();
+    let remotes = config.remotes.iter();
+    let serving = virtuals
+        .map(|several| (&several.key, &several.serves))
+        .chain(remotes.map(|remote| (&remote.key, &remote.serves)));
+    for (key, serves) in serving {
+        samples.push(format!("{key}/team/app:1"));
+        samples.extend(serves.iter().map(|host| format!("{host}/team/app:1")));
     }
     samples.extend(
         config

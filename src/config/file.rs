@@ -25,9 +25,9 @@ pub(super) struct File {
     pub(super) remote: BTreeMap<Spanned<String>, Spanned<Remote>>,
     #[serde(default)]
     pub(super) local: BTreeMap<Spanned<String>, Local>,
+    #[serde(default, rename = "virtual")]
+    pub(super) virtuals: BTreeMap<Spanned<String>, Virtual>,
     // Known by name, so that they are refused with a sentence of their own.
-    #[serde(rename = "virtual")]
-    pub(super) virtuals: Option<Spanned<toml::Value>>,
     pub(super) auth: Option<Spanned<toml::Value>>,
     pub(super) limits: Option<Spanned<toml::Value>>,
     pub(super) sync: Option<Spanned<toml::Value>>,
@@ -129,6 +129,69 @@ pub(super) struct Local {
     pub(super) max_unique_tags: usize,
     pub(super) immutable_tags: Vec<Spanned<String>>,
     pub(super) delete: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Virtual {
+    pub(super) members: Vec<Spanned<Member>>,
+    pub(super) deploy_to: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) serves: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) resolve_tags_by_timestamp: bool,
+    pub(super) local_names: Option<LocalNames>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum LocalNames {
+    Exclusive,
+    Shared,
+}
+
+/// A key, or a table of a key and patterns.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) repository: Spanned<String>,
+    pub(super) include: Vec<Spanned<String>>,
+    pub(super) exclude: Vec<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, remote = "Member")]
+struct MemberTable {
+    repository: Spanned<String>,
+    #[serde(default)]
+    include: Vec<Spanned<String>>,
+    #[serde(default)]
+    exclude: Vec<Spanned<String>>,
+}
+
+impl<'de> Deserialize<'de> for Member {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MemberVisitor;
+        impl<'de> Visitor<'de> for MemberVisitor {
+            type Value = Member;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a repository key, or { repository, include, exclude }")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Member, E> {
+                Ok(Member {
+                    repository: Spanned::new(0..0, text.to_owned()),
+                    include: Vec::new(),
+                    exclude: Vec::new(),
+                })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Member, A::Error> {
+                MemberTable::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_any(MemberVisitor)
+    }
 }
 
 #[derive(Debug, Deserialize)]

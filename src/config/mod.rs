@@ -8,9 +8,11 @@ mod environment;
 mod file;
 mod resolve;
 mod units;
+mod virtuals;
 
 pub use diagnose::ConfigError;
 pub use resolve::{Bind, Local, Remote, Resolved, load};
+pub use virtuals::{Virtual, VirtualMember};
 
 /// The configuration that is used where no file names another: the shipped `mirror.toml`.
 pub const BUILT_IN: &str = include_str!("../../mirror.toml");

@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use globset::{GlobBuilder, GlobSetBuilder};
 use ipnet::IpNet;
 use toml::{Spanned, Table, Value};
 use url::Url;
@@ -15,6 +14,7 @@ use super::diagnose::{ConfigError, Problem};
 use super::environment;
 use super::file::{self, File};
 use super::units::{Span, Timeout};
+use super::virtuals::{Kind, Virtual};
 use crate::repository::{Key, canonical_host};
 use crate::secret::Secret;
 use crate::upstream::{CredentialConfig, SecretSource, Timeouts};
@@ -22,6 +22,9 @@ use crate::{cache, overlay, server, store};
 
 /// The most requests under way at a time that may be configured for one upstream.
 pub(super) const CONCURRENT_MAX: usize = 1024;
+
+/// The tables of repositories.
+const KINDS: [&str; 3] = ["remote", "local", "virtual"];
 
 /// A configuration that can be used.
 #[derive(Debug, Clone)]
@@ -48,6 +51,8 @@ pub struct Resolved {
     pub remotes: Vec<Remote>,
     /// The local repositories.
     pub locals: Vec<Local>,
+    /// The virtual repositories.
+    pub virtuals: Vec<Virtual>,
     /// How what nothing refers to is collected.
     pub collection: overlay::Collection,
     /// What is allowed but perhaps not meant.
@@ -151,10 +156,11 @@ pub fn load(
     };
     let mut merged = parse(super::BUILT_IN)?;
     let own = parse(text)?;
-    if own.contains_key("remote") || own.contains_key("local") {
+    if KINDS.iter().any(|kind| own.contains_key(*kind)) {
         // A file that names any repository replaces the built-in ones.
-        merged.remove("remote");
-        merged.remove("local");
+        for kind in KINDS {
+            merged.remove(kind);
+        }
         if !own
             .get("mirror")
             .and_then(Value::as_table)
@@ -193,6 +199,22 @@ fn merge(under: &mut Table, over: Table) {
     }
 }
 
+/// What requests without a key mean where the file does not say: what serves Docker Hub, else the first there is.
+fn usual_default(virtuals: &[Virtual], remotes: &[Remote], locals: &[Local]) -> Option<Key> {
+    let serving = virtuals
+        .iter()
+        .map(|several| (&several.key, &several.serves))
+        .chain(remotes.iter().map(|remote| (&remote.key, &remote.serves)));
+    let hub = serving.clone().find(|(_, serves)| {
+        serves
+            .iter()
+            .any(|host| canonical_host(host) == "docker.io")
+    });
+    hub.or_else(|| serving.into_iter().next())
+        .map(|(key, _)| key.clone())
+        .or_else(|| locals.first().map(|local| local.key.clone()))
+}
+
 fn span(written: Option<Span>, default: Duration) -> Duration {
     written.map_or(default, |span| span.0)
 }
@@ -208,7 +230,7 @@ fn hidden(key: &Key) -> String {
 }
 
 /// Collects everything that is wrong on the way.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     problems: Vec<Problem>,
     base: Option<PathBuf>,
     environment: &'a [(String, String)],
@@ -219,7 +241,12 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn problem(&mut self, at: Range<usize>, title: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn problem(
+        &mut self,
+        at: Range<usize>,
+        title: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         let at = self.spans.then_some(at);
         self.problems.push(Problem {
             title: title.into(),
@@ -229,15 +256,30 @@ impl Reader<'_> {
     }
 
     /// A repository is named: takes note of where, or finds that place again.
-    fn name(&mut self, name: &Spanned<String>) {
+    pub(super) fn name(&mut self, name: &Spanned<String>) {
         if self.spans {
             self.named.insert(name.get_ref().clone(), name.span());
         }
     }
 
-    fn no_such_name(&mut self, title: String, name: &str, remedy: String) {
+    pub(super) fn no_such_name(&mut self, title: String, name: &str, remedy: String) {
         let at = self.named.get(name).cloned();
         self.problems.push(Problem { title, at, remedy });
+    }
+
+    /// A repository key, as the file has it.
+    pub(super) fn key(&mut self, name: &Spanned<String>) -> Option<Key> {
+        match Key::parse(name.get_ref()) {
+            Ok(key) => Some(key),
+            Err(error) => {
+                self.problem(
+                    name.span(),
+                    format!("`{}` cannot be a repository key", name.get_ref()),
+                    error.to_string(),
+                );
+                None
+            }
+        }
     }
 
     fn path(&self, path: &Path) -> PathBuf {
@@ -249,7 +291,6 @@ impl Reader<'_> {
     /// `whole`: the merged configuration, in which everything that must exist exists.
     fn resolve(&mut self, file: File, whole: bool) -> Option<Resolved> {
         let later = [
-            ("virtual", &file.virtuals),
             ("auth", &file.auth),
             ("limits", &file.limits),
             ("sync", &file.sync),
@@ -259,7 +300,7 @@ impl Reader<'_> {
                 self.problem(
                     table.span(),
                     format!("[{name}] is not supported by this version"),
-                    "remove it: this version has remotes and local repositories",
+                    "remove it",
                 );
             }
         }
@@ -267,42 +308,42 @@ impl Reader<'_> {
         let mut hosts: BTreeMap<String, String> = BTreeMap::new();
         let mut remotes = Vec::new();
         for (name, remote) in file.remote {
-            let key = match Key::parse(name.get_ref()) {
-                Ok(key) => key,
-                Err(error) => {
-                    self.problem(
-                        name.span(),
-                        format!("`{}` cannot be a repository key", name.get_ref()),
-                        error.to_string(),
-                    );
-                    continue;
-                }
+            let Some(key) = self.key(&name) else {
+                continue;
             };
             if key.could_be_a_namespace() {
                 warnings.push(hidden(&key));
             }
-            for host in &remote.get_ref().serves {
-                if self.host(host).is_none() {
-                    continue;
-                }
-                if let Some(other) = hosts.insert(canonical_host(host.get_ref()), key.to_string()) {
-                    self.problem(
-                        host.span(),
-                        format!("{} is served by {other} already", host.get_ref()),
-                        "a host is served by one repository",
-                    );
-                }
-            }
+            self.serves(&key, &remote.get_ref().serves, &mut hosts);
             remotes.extend(self.remote(key, remote.into_inner()));
         }
         let mut locals = Vec::new();
         for (name, local) in file.local {
             locals.extend(self.local(&name, &local, &remotes, &mut warnings));
         }
-        let known: Vec<Key> = remotes
-            .iter()
-            .map(|remote| remote.key.clone())
-            .chain(locals.iter().map(|local: &Local| local.key.clone()))
+        let mut kinds: BTreeMap<Key, Kind> = BTreeMap::new();
+        kinds.extend(
+            remotes
+                .iter()
+                .map(|remote| (remote.key.clone(), Kind::Remote)),
+        );
+        kinds.extend(
+            locals
+                .iter()
+                .map(|local: &Local| (local.key.clone(), Kind::Local)),
+        );
+        for (name, table) in &file.virtuals {
+            if let Ok(key) = Key::parse(name.get_ref()) {
+                self.serves(&key, &table.serves, &mut hosts);
+                if key.could_be_a_namespace() {
+                    warnings.push(hidden(&key));
+                }
+            }
+        }
+        let virtuals = self.virtuals(file.virtuals, &kinds, whole);
+        let known: Vec<Key> = kinds
+            .into_keys()
+            .chain(virtuals.iter().map(|several| several.key.clone()))
             .collect();
         let server = self.server(file.server, &known, whole)?;
         if let Some(default) = &file.mirror.default {
@@ -324,17 +365,7 @@ impl Reader<'_> {
                     );
                     None
                 }),
-            None => remotes
-                .iter()
-                .find(|remote| {
-                    remote
-                        .serves
-                        .iter()
-                        .any(|host| canonical_host(host) == "docker.io")
-                })
-                .or_else(|| remotes.first())
-                .map(|remote| remote.key.clone())
-                .or_else(|| locals.first().map(|local| local.key.clone())),
+            None => usual_default(&virtuals, &remotes, &locals),
         };
         if default.is_none() && whole && self.problems.is_empty() {
             self.problem(0..0, "there is no repository", "write a [remote.<key>] table with a url or a [local.<key>] table, or no repository at all for the built-in ones");
@@ -353,6 +384,7 @@ impl Reader<'_> {
             default: default?,
             remotes,
             locals,
+            virtuals,
             collection: overlay::Collection {
                 every: within(file.storage.collect_every, collection.every),
                 grace: span(file.storage.collect_grace, collection.grace),
@@ -360,6 +392,27 @@ impl Reader<'_> {
             warnings,
             ..server
         })
+    }
+
+    /// A host is served by one repository.
+    fn serves(
+        &mut self,
+        key: &Key,
+        written: &[Spanned<String>],
+        hosts: &mut BTreeMap<String, String>,
+    ) {
+        for host in written {
+            if self.host(host).is_none() {
+                continue;
+            }
+            if let Some(other) = hosts.insert(canonical_host(host.get_ref()), key.to_string()) {
+                self.problem(
+                    host.span(),
+                    format!("{} is served by {other} already", host.get_ref()),
+                    "a host is served by one repository",
+                );
+            }
+        }
     }
 
     /// One `[local.<key>]` table.
@@ -370,17 +423,7 @@ impl Reader<'_> {
         remotes: &[Remote],
         warnings: &mut Vec<String>,
     ) -> Option<Local> {
-        let key = match Key::parse(name.get_ref()) {
-            Ok(key) => key,
-            Err(error) => {
-                self.problem(
-                    name.span(),
-                    format!("`{}` cannot be a repository key", name.get_ref()),
-                    error.to_string(),
-                );
-                return None;
-            }
-        };
+        let key = self.key(name)?;
         if remotes.iter().any(|remote| remote.key == key) {
             self.problem(
                 name.span(),
@@ -391,27 +434,12 @@ impl Reader<'_> {
         if key.could_be_a_namespace() {
             warnings.push(hidden(&key));
         }
-        let mut patterns = GlobSetBuilder::new();
-        for pattern in &local.immutable_tags {
-            match GlobBuilder::new(pattern.get_ref())
-                .literal_separator(true)
-                .build()
-            {
-                Ok(glob) => {
-                    patterns.add(glob);
-                }
-                Err(error) => self.problem(
-                    pattern.span(),
-                    format!("this is no pattern: {}", error.kind()),
-                    "write it like \"v*\"",
-                ),
-            }
-        }
+        let immutable_tags = self.patterns(&local.immutable_tags, "v*");
         Some(Local {
             key,
             config: overlay::Config {
                 max_unique_tags: local.max_unique_tags,
-                immutable_tags: patterns.build().ok()?,
+                immutable_tags,
                 delete: local.delete.unwrap_or(true),
             },
         })
@@ -518,13 +546,14 @@ impl Reader<'_> {
             binds,
             remotes: Vec::new(),
             locals: Vec::new(),
+            virtuals: Vec::new(),
             collection: overlay::Collection::default(),
             warnings: Vec::new(),
         })
     }
 
     /// A host as clients name it, with its port where that is not the usual one.
-    fn host(&mut self, host: &Spanned<String>) -> Option<String> {
+    pub(super) fn host(&mut self, host: &Spanned<String>) -> Option<String> {
         let text = host.get_ref();
         let is_host = Url::parse(&format!("http://{text}/")).is_ok_and(|url| {
             url.host_str().is_some()

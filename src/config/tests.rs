@@ -22,7 +22,7 @@ fn refused(text: &str) -> String {
 fn no_file_at_all_works() {
     let resolved = load(None, None, &[]).unwrap();
     assert_eq!(resolved.listen, ["127.0.0.1:5000".parse().unwrap()]);
-    assert_eq!(resolved.default.as_str(), "docker-hub");
+    assert_eq!(resolved.default.as_str(), "docker-virtual");
     assert_eq!(
         (resolved.storage.max_size, resolved.storage.min_free),
         (20 << 30, 1 << 30)
@@ -223,11 +223,7 @@ fn errors_point_at_file_line_key_and_remedy() {
             "mirror.toml:2",
             "127.0.0.1:5000",
         ),
-        (
-            "[virtual.docker-virtual]\n",
-            "mirror.toml:1",
-            "not supported by this version",
-        ),
+        ("[auth]\n", "mirror.toml:1", "not supported by this version"),
         (
             "[local.dev-local]\nimmutable_tags = [\"v[\"]\n",
             "mirror.toml:2",

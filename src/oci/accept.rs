@@ -20,6 +20,14 @@ pub struct Accept {
 }
 
 impl Accept {
+    /// Takes whatever there is.
+    pub fn everything() -> Self {
+        Self {
+            anything: true,
+            ..Self::default()
+        }
+    }
+
     /// Reads all `Accept` headers of a request. What is no media type, or stands behind the caps, is skipped.
     pub fn parse<'a>(headers: impl Iterator<Item = &'a str>) -> Self {
         let mut accept = Self::default();

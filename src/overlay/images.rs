@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{Error, Local};
+use crate::clock::Wall;
 use crate::oci::manifest::MANIFEST_MAX;
 use crate::oci::{Descriptor, Digest, MediaType, Name, Tag, referrers};
 use crate::store::Blob;
@@ -57,6 +58,18 @@ impl Local {
     pub async fn tag(&self, name: &Name, tag: &Tag) -> Result<Digest, Error> {
         let row = self.store().index().tag(&self.key, name, tag).await?;
         row.map(|row| row.served).ok_or(Error::ManifestUnknown)
+    }
+
+    /// When a tag of the image was last pushed.
+    pub async fn tag_pushed(&self, name: &Name, tag: &Tag) -> Result<Wall, Error> {
+        let row = self.store().index().tag(&self.key, name, tag).await?;
+        // The same digest pushed again moves nothing, and yet is a push.
+        row.map(|row| row.checked).ok_or(Error::ManifestUnknown)
+    }
+
+    /// Whether the image has a tag, or a manifest that stays without one.
+    pub async fn holds(&self, name: &Name) -> Result<bool, Error> {
+        Ok(self.store().index().holds_image(&self.key, name).await?)
     }
 
     /// Every tag of the image, sorted. An image without tags has an empty list; one that is not there is an error.

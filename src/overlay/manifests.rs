@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use tracing::info;
 
-use super::{Error, Local};
+use super::{Error, Intake, Local};
 use crate::clock;
 use crate::oci::manifest::{EdgeKind, Manifest};
 use crate::oci::{Algorithm, Digest, MediaType, Name, Tag};
@@ -40,6 +40,16 @@ pub struct Put {
 impl Local {
     /// Stores a manifest, durably, and lets its tags mean it. All of it or nothing.
     pub async fn put_manifest(&self, name: &Name, put: PutManifest) -> Result<Put, Error> {
+        self.put_manifest_with(name, put, &Intake::default()).await
+    }
+
+    /// The same, with what `borrowed` brings linked in the same record.
+    pub async fn put_manifest_with(
+        &self,
+        name: &Name,
+        put: PutManifest,
+        borrowed: &Intake,
+    ) -> Result<Put, Error> {
         if put.tags.len() > TAGS_MAX {
             return Err(Error::TooManyTags);
         }
@@ -54,15 +64,16 @@ impl Local {
         }
         let _image = self.shared.inner.locks.image(&self.key, name).await;
         self.check_tags(name, &put.tags, &digest).await?;
-        self.check_edges(name, &manifest).await?;
+        self.check_edges(name, &manifest, borrowed).await?;
         let row = ManifestRow::of(&manifest, put.bytes.len() as u64);
         let hold = self.store().hold(&digest);
         self.store().put_pushed(&hold, put.bytes).await?;
         let what = (&digest, row.media_type.as_str());
-        let change = Change::put_manifest(&self.key, name, what, &put.tags, "pushed", clock::now());
-        self.store()
-            .commit_change(change, Some(row.clone()))
-            .await?;
+        let now = clock::now();
+        let change = Change::put_manifest(&self.key, name, what, &put.tags, "pushed", now);
+        let mut changes = borrowed.settle(self, name, "pushed", now).await?;
+        changes.push((change, Some(row.clone())));
+        self.store().commit_changes(changes).await?;
         drop(hold);
         if !put.tags.is_empty() {
             self.retain(name, &put.tags).await?;
@@ -86,11 +97,16 @@ impl Local {
     }
 
     /// Everything that a manifest points to must be here, in this image: foreign layers and the subject aside.
-    async fn check_edges(&self, name: &Name, manifest: &Manifest) -> Result<(), Error> {
+    async fn check_edges(
+        &self,
+        name: &Name,
+        manifest: &Manifest,
+        borrowed: &Intake,
+    ) -> Result<(), Error> {
         let mut missing = Vec::new();
         for (kind, descriptor) in manifest.edges() {
             let is_foreign = kind == EdgeKind::Layer && !descriptor.urls().is_empty();
-            if kind == EdgeKind::Subject || is_foreign {
+            if kind == EdgeKind::Subject || is_foreign || borrowed.has(descriptor.digest()) {
                 continue;
             }
             // Opened, not only looked up: what a manifest is accepted with must be readable.

@@ -7,6 +7,7 @@
 mod collect;
 mod error;
 mod images;
+mod intake;
 mod lock;
 mod manifests;
 mod sessions;
@@ -22,6 +23,7 @@ use globset::GlobSet;
 pub use collect::{Collected, Reason};
 pub use error::Error;
 pub use images::OpenManifest;
+pub use intake::{Intake, TakenManifest};
 pub use manifests::{Put, PutManifest, TAGS_MAX};
 pub use upload::Offer;
 

@@ -11,6 +11,8 @@ pub struct Definition {
     pub key: Key,
     /// The `?ns=` values and path prefixes that mean it.
     pub serves: Vec<String>,
+    /// Whether its upstream is Docker Hub, where single names mean `library/…` whoever asks.
+    pub is_docker_hub: bool,
 }
 
 /// Every repository, by key and by host.
@@ -40,11 +42,16 @@ impl Definitions {
     pub fn new(definitions: Vec<Definition>, default: Key) -> Self {
         let mut keys = HashMap::new();
         let mut hosts = HashMap::new();
-        for Definition { key, serves } in definitions {
+        for Definition {
+            key,
+            serves,
+            is_docker_hub,
+        } in definitions
+        {
             let hosts_of_it: Vec<String> = serves.iter().map(|host| canonical_host(host)).collect();
             keys.insert(
                 key.clone(),
-                hosts_of_it.iter().any(|host| host == DOCKER_HUB),
+                is_docker_hub || hosts_of_it.iter().any(|host| host == DOCKER_HUB),
             );
             for host in hosts_of_it {
                 hosts.entry(host).or_insert_with(|| key.clone());

@@ -3,10 +3,36 @@
 use std::sync::Arc;
 
 use super::Error;
+use super::borrow::Route;
+use super::key::Key;
+use super::virtuals::Virtual;
 use crate::cache::{CacheStatus, OpenBlob, OpenManifest, Outcome, PullThrough, Reason, Told, Want};
+use crate::oci::manifest::Manifest;
 use crate::oci::{Accept, Descriptor, Digest, Name, Reference};
-use crate::overlay::{self, Local};
+use crate::overlay::{self, Intake, Local, Put, PutManifest};
 use crate::upstream::Hops;
+
+/// What was found, and where: a virtual repository says which member had it.
+#[derive(Debug)]
+pub struct Found<T> {
+    /// What.
+    pub what: T,
+    /// The member of a virtual repository that had it; `None` where the repository itself did, or several members together.
+    pub member: Option<Key>,
+}
+
+impl<T> Found<T> {
+    pub(super) const fn here(what: T) -> Self {
+        Self { what, member: None }
+    }
+
+    pub(super) fn of(self, member: &Key) -> Self {
+        Self {
+            member: Some(self.member.unwrap_or_else(|| member.clone())),
+            ..self
+        }
+    }
+}
 
 /// A configured repository.
 #[derive(Debug, Clone)]
@@ -15,18 +41,43 @@ pub enum Repository {
     Remote(PullThrough),
     /// What people push here.
     Local(Local),
+    /// Others under one name.
+    Virtual(Virtual),
 }
 
 /// How what was pushed is answered.
 const PUSHED: CacheStatus = CacheStatus::new(Outcome::Hit, Reason::Pushed);
 
 impl Repository {
-    /// The local repository, where it is one: the only kind that takes writes.
-    pub const fn writable(&self) -> Option<&Local> {
+    /// The local repository that takes what is written to this one.
+    pub fn writable(&self) -> Option<&Local> {
         match self {
             Self::Local(local) => Some(local),
+            Self::Virtual(several) => several.deploy_to(),
             Self::Remote(_) => None,
         }
+    }
+
+    /// Stores a manifest. Through a virtual repository it may point to what the client can read there under the same name (DECISIONS 15).
+    pub async fn put_manifest(
+        &self,
+        hops: &Hops,
+        name: &Name,
+        put: PutManifest,
+    ) -> Result<Put, Error> {
+        let local = self.writable().ok_or(Error::ReadOnly)?;
+        let mut borrowed = Intake::default();
+        if let Self::Virtual(_) = self
+            && let Ok(manifest) = Manifest::parse(&put.bytes, put.media_type.as_ref())
+        {
+            let route = Route {
+                hops,
+                from: (self, name),
+                into: (local, name),
+            };
+            route.edges(&manifest, &mut borrowed).await?;
+        }
+        Ok(local.put_manifest_with(name, put, &borrowed).await?)
     }
 
     /// Opens a blob for reading.
@@ -35,13 +86,14 @@ impl Repository {
         hops: &Hops,
         name: &Name,
         digest: &Digest,
-    ) -> Result<OpenBlob, Error> {
+    ) -> Result<Found<OpenBlob>, Error> {
         match self {
-            Self::Remote(remote) => Ok(remote.open_blob(hops, name, digest).await?),
+            Self::Remote(remote) => Ok(Found::here(remote.open_blob(hops, name, digest).await?)),
             Self::Local(local) => {
                 let blob = local.open_blob(name, digest).await?;
-                Ok(OpenBlob::stored(blob, PUSHED))
+                Ok(Found::here(OpenBlob::stored(blob, PUSHED)))
             }
+            Self::Virtual(several) => Box::pin(several.open_blob(hops, name, digest)).await,
         }
     }
 
@@ -51,13 +103,14 @@ impl Repository {
         hops: &Hops,
         name: &Name,
         digest: &Digest,
-    ) -> Result<(Option<u64>, CacheStatus), Error> {
+    ) -> Result<Found<(Option<u64>, CacheStatus)>, Error> {
         match self {
-            Self::Remote(remote) => Ok(remote.stat_blob(hops, name, digest).await?),
+            Self::Remote(remote) => Ok(Found::here(remote.stat_blob(hops, name, digest).await?)),
             Self::Local(local) => {
                 let blob = local.open_blob(name, digest).await?;
-                Ok((Some(blob.size()), PUSHED))
+                Ok(Found::here((Some(blob.size()), PUSHED)))
             }
+            Self::Virtual(several) => Box::pin(several.stat_blob(hops, name, digest)).await,
         }
     }
 
@@ -69,20 +122,25 @@ impl Repository {
         reference: &Reference,
         accept: &Accept,
         want: Want,
-    ) -> Result<OpenManifest, Error> {
+    ) -> Result<Found<OpenManifest>, Error> {
         match (self, reference) {
             (Self::Remote(remote), Reference::Digest(digest)) => {
-                Ok(remote.manifest_by_digest(hops, name, digest, want).await?)
+                let manifest = remote.manifest_by_digest(hops, name, digest, want).await?;
+                Ok(Found::here(manifest))
             }
-            (Self::Remote(remote), Reference::Tag(tag)) => Ok(remote
-                .manifest_by_tag(hops, name, tag, accept, want)
-                .await?),
+            (Self::Remote(remote), Reference::Tag(tag)) => {
+                let manifest = remote.manifest_by_tag(hops, name, tag, accept, want);
+                Ok(Found::here(manifest.await?))
+            }
             (Self::Local(local), reference) => {
                 let digest = match reference {
                     Reference::Digest(digest) => digest.clone(),
                     Reference::Tag(tag) => local.tag(name, tag).await?,
                 };
-                Ok(pushed(local.manifest(name, &digest).await?))
+                Ok(Found::here(pushed(local.manifest(name, &digest).await?)))
+            }
+            (Self::Virtual(several), reference) => {
+                Box::pin(several.manifest(hops, name, reference, accept, want)).await
             }
         }
     }
@@ -92,10 +150,14 @@ impl Repository {
         &self,
         hops: &Hops,
         name: &Name,
-    ) -> Result<(Arc<Vec<String>>, CacheStatus), Error> {
+    ) -> Result<Found<(Arc<Vec<String>>, CacheStatus)>, Error> {
         match self {
-            Self::Remote(remote) => Ok(remote.tags(hops, name).await?),
-            Self::Local(local) => Ok((Arc::new(local.tags(name).await?), PUSHED)),
+            Self::Remote(remote) => Ok(Found::here(remote.tags(hops, name).await?)),
+            Self::Local(local) => {
+                let tags = Arc::new(local.tags(name).await?);
+                Ok(Found::here((tags, PUSHED)))
+            }
+            Self::Virtual(several) => Box::pin(several.tags(hops, name)).await,
         }
     }
 
@@ -105,10 +167,14 @@ impl Repository {
         hops: &Hops,
         name: &Name,
         subject: &Digest,
-    ) -> Result<(Vec<Descriptor>, CacheStatus), Error> {
+    ) -> Result<Found<(Vec<Descriptor>, CacheStatus)>, Error> {
         match self {
-            Self::Remote(remote) => Ok(remote.referrers(hops, name, subject).await?),
-            Self::Local(local) => Ok((local.referrers(name, subject).await?, PUSHED)),
+            Self::Remote(remote) => Ok(Found::here(remote.referrers(hops, name, subject).await?)),
+            Self::Local(local) => {
+                let list = local.referrers(name, subject).await?;
+                Ok(Found::here((list, PUSHED)))
+            }
+            Self::Virtual(several) => Box::pin(several.referrers(hops, name, subject)).await,
         }
     }
 
@@ -117,6 +183,7 @@ impl Repository {
         match self {
             Self::Remote(remote) => Ok(remote.names().await?),
             Self::Local(local) => Ok(local.names().await?),
+            Self::Virtual(several) => Box::pin(several.names()).await,
         }
     }
 }

@@ -2,25 +2,82 @@
 //!
 //! What a request means is decided from definitions alone (`definitions`, `resolve`), without looking anything up.
 
+use crate::upstream::Kind;
+use crate::{cache, overlay};
+
+mod borrow;
 mod definitions;
 mod image;
 mod key;
+mod member;
 mod resolve;
+mod virtuals;
 
 pub use definitions::{Definition, Definitions, canonical_host};
-pub use image::Repository;
+pub use image::{Found, Repository};
 pub use key::{Key, KeyError};
+pub use member::Filter;
 pub use resolve::{Ask, Chosen, Target, Unresolved, choose, resolve, split_prefix};
+
+pub use virtuals::{Config as VirtualConfig, Member, Virtual};
 
 /// Why a repository did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A remote.
     #[error(transparent)]
-    Remote(#[from] crate::cache::Error),
+    Remote(#[from] cache::Error),
     /// A local repository.
     #[error(transparent)]
-    Local(#[from] crate::overlay::Error),
+    Local(#[from] overlay::Error),
+    /// Nothing is written to a repository of this kind.
+    #[error("this repository takes no writes")]
+    ReadOnly,
+}
+
+/// What an error of one member means for a search among several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It is not there; another may have it.
+    Absent,
+    /// Nobody could say; another may have it, and if none has, this is the answer.
+    Failed,
+    /// It is there, and the answer is this error.
+    Final,
+}
+
+impl Error {
+    /// Whether it says that something is not there.
+    pub fn is_absence(&self) -> bool {
+        self.verdict() == Verdict::Absent
+    }
+
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::Remote(error) => match error {
+                cache::Error::NotFound | cache::Error::StillAbsent | cache::Error::Offline => {
+                    Verdict::Absent
+                }
+                // Docker Hub says "denied" of what does not exist (DECISIONS 1).
+                cache::Error::Upstream(upstream) if upstream.kind() == Kind::Denied => {
+                    Verdict::Absent
+                }
+                cache::Error::NotAcceptable(_) => Verdict::Final,
+                cache::Error::Upstream(_)
+                | cache::Error::Manifest(_)
+                | cache::Error::Mismatch
+                | cache::Error::Store(_)
+                | cache::Error::GivenUp => Verdict::Failed,
+            },
+            Self::Local(
+                overlay::Error::NameUnknown
+                | overlay::Error::ManifestUnknown
+                | overlay::Error::BlobUnknown,
+            ) => Verdict::Absent,
+            Self::Local(_) => Verdict::Failed,
+            Self::ReadOnly => Verdict::Final,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ fn definitions() -> Definitions {
     let define = |text: &str, serves: &[&str]| Definition {
         key: key(text),
         serves: serves.iter().map(|host| (*host).to_owned()).collect(),
+        is_docker_hub: false,
     };
     Definitions::new(
         vec![

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::parts::tool;
-use crate::support::Mirror;
+use crate::support::{Mirror, Remote, Upstream};
 
 /// What the suite leaves out by its own rules: what only makes sense for a registry that cannot be pushed to, and the other branch of an
 /// alternative that was taken.
@@ -16,8 +16,9 @@ const LEFT_OUT: [&str; 4] = [
     "automatic content discovery disabled should return a 202",
 ];
 
-/// Runs the suite against `dev-local` of the registry at `root`; its report stays in `target/conformance/<report>`.
-pub fn conforms(root: &str, report: &str, ca: Option<&Path>) {
+/// Runs the suite against the repository `key` of the registry at `root`; its report stays in `target/conformance/<report>`.
+pub fn conforms(root: &str, key: &str, report: &str, ca: Option<&Path>) {
+    let [one, two] = ["one", "two"].map(|name| format!("{key}/conformance/{name}"));
     let report = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("target/conformance")
         .join(report);
@@ -27,8 +28,8 @@ pub fn conforms(root: &str, report: &str, ca: Option<&Path>) {
         .envs(ca.map(|ca| ("SSL_CERT_FILE", ca)))
         .envs([
             ("OCI_ROOT_URL", root),
-            ("OCI_NAMESPACE", "dev-local/conformance/one"),
-            ("OCI_CROSSMOUNT_NAMESPACE", "dev-local/conformance/two"),
+            ("OCI_NAMESPACE", one.as_str()),
+            ("OCI_CROSSMOUNT_NAMESPACE", two.as_str()),
             ("OCI_TEST_PULL", "1"),
             ("OCI_TEST_PUSH", "1"),
             ("OCI_TEST_CONTENT_DISCOVERY", "1"),
@@ -56,6 +57,14 @@ pub fn conforms(root: &str, report: &str, ca: Option<&Path>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_official_suite_passes_whole() {
     let mirror = Mirror::with(&[], "[local.dev-local]\n").await;
-    conforms(&mirror.url(), "http", None);
+    conforms(&mirror.url(), "dev-local", "http", None);
     assert!(mirror.files("uploads").len() < 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_virtual_repository_passes_it_too() {
+    let upstream = Upstream::start().await;
+    let tables = "[local.dev-local]\n[virtual.docker-virtual]\nmembers = [\"dev-local\", \"docker-hub\"]\ndeploy_to = \"dev-local\"\n";
+    let mirror = Mirror::with(&[Remote::hub(&upstream.url())], tables).await;
+    conforms(&mirror.url(), "docker-virtual", "virtual", None);
 }

@@ -171,6 +171,7 @@ async fn the_conformance_suite() {
     let site = Site::start().await;
     conforms(
         &format!("https://{}", site.mirror.host()),
+        "dev-local",
         "tls",
         Some(&site.ca),
     );

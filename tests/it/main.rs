@@ -35,3 +35,4 @@ mod push;
 mod ranges;
 mod security;
 mod tls;
+mod virtuals;

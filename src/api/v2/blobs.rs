@@ -23,10 +23,11 @@ pub(super) async fn blob(
 ) -> Result<Response<Body>, ApiError> {
     let failed = |error| ApiError::from_repository(error, ErrorCode::BlobUnknown);
     if *call.method == Method::HEAD {
-        let (size, status) = repository
+        let found = repository
             .stat_blob(&call.hops, name, digest)
             .await
             .map_err(failed)?;
+        let (size, status) = record.note_found(found);
         let mut response = Response::new(Body::empty());
         respond::cache(response.headers_mut(), status, record);
         describe(response.headers_mut(), digest);
@@ -41,20 +42,22 @@ pub(super) async fn blob(
     }
     // A client that has it already is told so without a download.
     if respond::not_modified(call.headers, digest) {
-        let (_size, status) = repository
+        let found = repository
             .stat_blob(&call.hops, name, digest)
             .await
             .map_err(failed)?;
+        let (_size, status) = record.note_found(found);
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         respond::cache(response.headers_mut(), status, record);
         describe(response.headers_mut(), digest);
         return Ok(response);
     }
-    let open = repository
+    let found = repository
         .open_blob(&call.hops, name, digest)
         .await
         .map_err(failed)?;
+    let open = record.note_found(found);
     let asked = call
         .headers
         .get(header::RANGE)

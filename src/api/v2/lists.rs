@@ -21,10 +21,11 @@ pub(super) async fn tags(
     record: &mut Record,
 ) -> Result<Response<Body>, ApiError> {
     let page = parse_page(call)?;
-    let (tags, status) = repository
+    let found = repository
         .tags(&call.hops, name)
         .await
         .map_err(|error| ApiError::from_repository(error, ErrorCode::NameUnknown))?;
+    let (tags, status) = record.note_found(found);
     let (cut, next) = page::cut(&tags, &page);
     let mut response = json_response(json!({ "name": shown, "tags": cut }).to_string());
     respond::cache(response.headers_mut(), status, record);
@@ -39,10 +40,11 @@ pub(super) async fn referrers(
     subject: &Digest,
     record: &mut Record,
 ) -> Result<Response<Body>, ApiError> {
-    let (mut list, status) = repository
+    let found = repository
         .referrers(&call.hops, name, subject)
         .await
         .map_err(|error| ApiError::from_repository(error, ErrorCode::ManifestUnknown))?;
+    let (mut list, status) = record.note_found(found);
     let wanted = call
         .query
         .iter()

@@ -29,10 +29,11 @@ pub(super) async fn manifest(
             .iter()
             .filter_map(|value| value.to_str().ok()),
     );
-    let opened = repository
+    let found = repository
         .manifest(&call.hops, name, reference, &accept, want)
         .await
         .map_err(|error| ApiError::from_repository(error, ErrorCode::ManifestUnknown))?;
+    let opened = record.note_found(found);
     let unchanged = respond::not_modified(call.headers, &opened.told.digest);
     let body = if unchanged {
         Body::empty()

@@ -12,9 +12,10 @@ use super::error::ApiError;
 use super::record::Record;
 use super::{Api, Call, Place, respond};
 use crate::body::{Body, Chunks};
+use crate::cache::Want;
 use crate::oci::path::Endpoint;
 use crate::oci::reference::ReferenceError;
-use crate::oci::{Digest, ErrorCode, Reference};
+use crate::oci::{Accept, Digest, ErrorCode, Reference};
 use crate::repository::{Chosen, Repository, Target};
 
 impl Api {
@@ -82,9 +83,9 @@ impl Api {
         }
         match &endpoint {
             Endpoint::Manifest { reference, .. } => {
-                let reference = match (parse_reference(reference), repository) {
+                let reference = match (parse_reference(reference), repository.writable()) {
                     // What cannot be pushed here is not here: that is what clients of a registry expect to be told.
-                    (Err(_), Repository::Local(_)) if !reference.contains(':') => {
+                    (Err(_), Some(_)) if !reference.contains(':') => {
                         return Err(ApiError::from_overlay(
                             crate::overlay::Error::ManifestUnknown,
                         ));
@@ -133,10 +134,32 @@ impl Api {
         let image = (local, &target.name);
         match endpoint {
             Endpoint::Manifest { reference, .. } => {
-                writes::manifest(call, image, &parse_reference(reference)?, body).await
+                let reference = parse_reference(reference)?;
+                let written = match *call.method {
+                    Method::PUT => {
+                        writes::put(call, (repository, &target.name), &reference, body).await
+                    }
+                    _ => writes::manifest(call, image, &reference).await,
+                };
+                match written {
+                    Err(error) if error.is_absence() => {
+                        Err(only_elsewhere(call, (target, repository), &reference, error).await)
+                    }
+                    written => written,
+                }
             }
             Endpoint::Blob { digest, .. } => {
-                writes::blob(call, image, &parse_digest(digest)?).await
+                let digest = parse_digest(digest)?;
+                match writes::blob(call, image, &digest).await {
+                    Err(error) if error.is_absence() => {
+                        let there = repository.stat_blob(&call.hops, &target.name, &digest);
+                        Err(match there.await {
+                            Ok(found) if found.member.is_some() => ApiError::read_only(&target.key),
+                            _ => error,
+                        })
+                    }
+                    written => written,
+                }
             }
             Endpoint::UploadStart { .. } => uploads::start(self, call, chosen, image, body).await,
             Endpoint::Upload { id, .. } => uploads::go_on(call, image, id, body).await,
@@ -145,6 +168,21 @@ impl Api {
             | Endpoint::Base
             | Endpoint::Catalog => Err(ApiError::method("GET, HEAD")),
         }
+    }
+}
+
+/// What a virtual repository's target does not have may be there in another member; that is refused, and not absent.
+async fn only_elsewhere(
+    call: &Call<'_>,
+    (target, repository): (&Target, &Repository),
+    reference: &Reference,
+    error: ApiError,
+) -> ApiError {
+    let accept = Accept::everything();
+    let there = repository.manifest(&call.hops, &target.name, reference, &accept, Want::Head);
+    match there.await {
+        Ok(found) if found.member.is_some() => ApiError::read_only(&target.key),
+        _ => error,
     }
 }
 

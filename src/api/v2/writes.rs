@@ -10,19 +10,18 @@ use crate::body::{Body, Chunks};
 use crate::oci::manifest::MANIFEST_MAX;
 use crate::oci::{Digest, ErrorCode, MediaType, Name, Reference, Tag};
 use crate::overlay::{Local, PutManifest, TAGS_MAX};
+use crate::repository::Repository;
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 
-/// `PUT` and `DELETE …/manifests/<reference>`.
+/// `DELETE …/manifests/<reference>`.
 pub(super) async fn manifest(
     call: &Call<'_>,
     (local, name): (&Local, &Name),
     reference: &Reference,
-    body: Chunks,
 ) -> Result<Response<Body>, ApiError> {
     match *call.method {
-        Method::PUT => put(call, (local, name), reference, body).await,
         Method::DELETE => {
             let deleted = match reference {
                 Reference::Tag(tag) => local.delete_tag(name, tag).await,
@@ -35,9 +34,10 @@ pub(super) async fn manifest(
     }
 }
 
-async fn put(
+/// `PUT …/manifests/<reference>`.
+pub(super) async fn put(
     call: &Call<'_>,
-    (local, name): (&Local, &Name),
+    (repository, name): (&Repository, &Name),
     reference: &Reference,
     body: Chunks,
 ) -> Result<Response<Body>, ApiError> {
@@ -77,10 +77,10 @@ async fn put(
         media_type,
         bytes: whole(call, body).await?.freeze(),
     };
-    let put = local
-        .put_manifest(name, put)
+    let put = repository
+        .put_manifest(&call.hops, name, put)
         .await
-        .map_err(ApiError::from_overlay)?;
+        .map_err(|error| ApiError::from_repository(error, ErrorCode::ManifestBlobUnknown))?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::CREATED;
     let headers = response.headers_mut();

@@ -185,6 +185,20 @@ impl Index {
         .await
     }
 
+    /// Whether an image of a local repository has a tag, or a manifest that stays without one.
+    pub async fn holds_image(&self, repo: &str, name: &Name) -> Result<bool> {
+        let (repo, name) = (repo.to_owned(), name.clone());
+        self.read(move |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT 1 FROM tag WHERE repo = ?1 AND name = ?2
+                     UNION ALL SELECT 1 FROM link WHERE repo = ?1 AND name = ?2 AND local = 1 AND manifest = 1 AND root = 1",
+                )?
+                .exists(params![repo, name.as_str()])
+        })
+        .await
+    }
+
     /// The images of local repositories that may read `wanted`.
     pub async fn local_holders(&self, wanted: &Digest) -> Result<Vec<(String, String)>> {
         let wanted = wanted.to_string();

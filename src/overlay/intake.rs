@@ -1,0 +1,106 @@
+//! Content that an image is about to get from elsewhere in the store: from another image, or from a remote's cache.
+//!
+//! Nothing is copied. Each piece is held first, then looked for, and linked in one record with whatever it is needed for.
+
+use bytes::Bytes;
+
+use super::{Error, Local};
+use crate::clock::Wall;
+use crate::oci::manifest::Manifest;
+use crate::oci::{Digest, MediaType, Name, Tag};
+use crate::store::index::ManifestRow;
+use crate::store::{Change, Hold};
+
+/// A manifest that is taken over as it is.
+#[derive(Debug, Clone)]
+pub struct TakenManifest {
+    /// Its digest.
+    pub digest: Digest,
+    /// The media type that it has where it comes from.
+    pub media_type: MediaType,
+    /// Its bytes.
+    pub bytes: Bytes,
+}
+
+/// What is taken over. Held from being evicted or collected until it is dropped.
+#[derive(Debug, Default)]
+pub struct Intake {
+    holds: Vec<Hold>,
+    manifests: Vec<(TakenManifest, ManifestRow, Vec<Tag>)>,
+    blobs: Vec<Digest>,
+    /// Whether any of it was fetched, and may not be on disk for good.
+    fetched: bool,
+}
+
+impl Intake {
+    /// Holds a digest; to be called before it is looked for.
+    pub fn hold(&mut self, local: &Local, digest: &Digest) {
+        self.holds.push(local.store().hold(digest));
+    }
+
+    /// Whether it has this digest already.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.blobs.contains(digest)
+            || self
+                .manifests
+                .iter()
+                .any(|(taken, ..)| taken.digest == *digest)
+    }
+
+    /// Takes a blob that the store has. `fetched`: a cache brought it.
+    pub fn blob(&mut self, digest: Digest, fetched: bool) {
+        self.fetched |= fetched;
+        self.blobs.push(digest);
+    }
+
+    /// Takes a manifest, under these tags; after everything that it points to.
+    pub fn manifest(&mut self, taken: TakenManifest, tags: Vec<Tag>) -> Result<(), Error> {
+        let manifest = Manifest::parse(&taken.bytes, Some(&taken.media_type))?;
+        let row = ManifestRow {
+            media_type: taken.media_type.as_str().to_owned(),
+            ..ManifestRow::of(&manifest, taken.bytes.len() as u64)
+        };
+        self.manifests.push((taken, row, tags));
+        Ok(())
+    }
+
+    /// The manifests, in the order in which they come.
+    pub fn manifests(&self) -> impl Iterator<Item = (&Digest, &[Tag])> {
+        self.manifests
+            .iter()
+            .map(|(taken, _, tags)| (&taken.digest, tags.as_slice()))
+    }
+
+    /// Makes sure that everything is on disk, and says what has to be written down for `name` to have it.
+    pub(super) async fn settle(
+        &self,
+        local: &Local,
+        name: &Name,
+        cause: &str,
+        now: Wall,
+    ) -> Result<Vec<(Change, Option<ManifestRow>)>, Error> {
+        let store = local.store();
+        let mut changes = Vec::new();
+        let mut missing = Vec::new();
+        for digest in &self.blobs {
+            if store.open_blob(digest).await?.is_none() {
+                missing.push(digest.clone());
+            }
+            changes.push((Change::link_blob(local.key(), name, digest, now), None));
+        }
+        if !missing.is_empty() {
+            return Err(Error::Missing(missing));
+        }
+        if self.fetched {
+            store.durable_barrier().await?;
+        }
+        for (taken, row, tags) in &self.manifests {
+            let hold = store.hold(&taken.digest);
+            store.put_pushed(&hold, taken.bytes.clone()).await?;
+            let what = (&taken.digest, row.media_type.as_str());
+            let change = Change::put_manifest(local.key(), name, what, tags, cause, now);
+            changes.push((change, Some(row.clone())));
+        }
+        Ok(changes)
+    }
+}
