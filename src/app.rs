@@ -95,6 +95,7 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
             definitions: definitions(&config),
             repositories,
             open_writes: config.open_writes(),
+            audit: store.clone(),
             hosts,
             own_hosts,
             trusted_proxies: config.trusted_proxies.clone(),

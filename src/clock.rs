@@ -3,6 +3,7 @@
 //! Ages while running are measured with `tokio::time::Instant`; wall time is only what is written down (the index, logs), and it may
 //! step: [`Wall::since`] never goes negative.
 
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A point in wall time, in milliseconds since the Unix epoch.
@@ -26,6 +27,16 @@ impl Wall {
     }
 }
 
+impl fmt::Display for Wall {
+    /// As in RFC 3339, in UTC.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(time) => write!(f, "{time:.3}"),
+            Err(_) => write!(f, "{}", self.0),
+        }
+    }
+}
+
 /// Now, by the wall clock.
 #[expect(clippy::disallowed_methods, reason = "the one home of the wall clock")]
 pub fn now() -> Wall {
@@ -33,4 +44,18 @@ pub fn now() -> Wall {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     Wall(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Wall;
+
+    #[test]
+    fn times_are_written_as_everywhere() {
+        assert_eq!(Wall::from_ms(0).to_string(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(
+            Wall::from_ms(1_795_251_418_123).to_string(),
+            "2026-11-21T08:56:58.123Z"
+        );
+    }
 }

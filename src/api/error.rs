@@ -35,6 +35,7 @@ struct Parts {
     headers: HeaderMap,
     cache: Option<CacheStatus>,
     cause: Option<String>,
+    is_artifactory: bool,
 }
 
 /// An answer that is an error. Boxed: errors are rare, and every `Result` on the way carries one.
@@ -54,12 +55,41 @@ impl ApiError {
             headers: HeaderMap::new(),
             cache: None,
             cause: None,
+            is_artifactory: false,
         }))
     }
 
     fn with(mut self, change: impl FnOnce(&mut Parts)) -> Self {
         change(&mut self.0);
         self
+    }
+
+    /// Says it in Artifactory's envelope, or in the registry's.
+    pub(super) fn in_envelope(self, is_artifactory: bool) -> Self {
+        self.with(|parts| parts.is_artifactory = is_artifactory)
+    }
+
+    /// What is asked for makes no sense.
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message)
+    }
+
+    /// No repository has that key.
+    pub(super) fn no_repository(key: &str) -> Self {
+        let message = format!("there is no repository `{key}`");
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, message)
+    }
+
+    /// What is there does not allow it.
+    pub(super) fn conflict(self) -> Self {
+        self.with(|parts| parts.status = StatusCode::CONFLICT)
+    }
+
+    /// The mirror's own trouble.
+    pub(super) fn failed(cause: &dyn std::error::Error) -> Self {
+        let (status, cause) = (StatusCode::INTERNAL_SERVER_ERROR, cause.to_string());
+        Self::new(status, ErrorCode::Unknown, "the mirror's store failed")
+            .with(|parts| parts.cause = Some(cause))
     }
 
     /// Adds a header to the answer.
@@ -210,6 +240,7 @@ impl ApiError {
             Error::Manifest(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
             Error::Missing(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestBlobUnknown),
             Error::Immutable(_) => (StatusCode::CONFLICT, ErrorCode::Denied),
+            Error::TooMuch(_) => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid),
             Error::TooManyTags => (StatusCode::URI_TOO_LONG, ErrorCode::TagInvalid),
             Error::NoDeletes | Error::InUse => {
                 (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported)
@@ -361,11 +392,15 @@ impl ApiError {
         if let Some(cache) = parts.cache {
             record.note_cache(cache);
         }
-        let mut response = Response::new(Body::full(error_code::envelope(
-            parts.code,
-            &parts.message,
-            &detail,
-        )));
+        let envelope = if parts.is_artifactory {
+            let status = parts.status.as_u16();
+            json!({ "errors": [{ "status": status, "message": parts.message }] })
+                .to_string()
+                .into_bytes()
+        } else {
+            error_code::envelope(parts.code, &parts.message, &detail)
+        };
+        let mut response = Response::new(Body::full(envelope));
         *response.status_mut() = parts.status;
         let headers = response.headers_mut();
         headers.extend(parts.headers);

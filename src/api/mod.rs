@@ -3,6 +3,8 @@
 //! One column: identify → route → resolve the repository → handle → respond → record. Handlers return values and errors; status codes live in
 //! [`error`], headers in [`respond`], the one log line in [`record`].
 
+mod admin;
+mod artifactory;
 mod error;
 mod forwarded;
 mod record;
@@ -25,6 +27,7 @@ use crate::overlay::Local;
 use crate::repository::{
     Ask, Chosen, Definitions, Key, Repository, Target, Unresolved, choose, resolve,
 };
+use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::upstream::Hops;
 
@@ -53,8 +56,10 @@ pub struct Config {
     pub definitions: Definitions,
     /// Every repository, by key.
     pub repositories: HashMap<Key, Repository>,
-    /// Whether whoever reaches us may push and delete.
+    /// Whether whoever reaches us may push, delete, promote and administer.
     pub open_writes: bool,
+    /// What was done, by whom.
+    pub audit: Store,
     /// Hosts that mean one repository.
     pub hosts: HashMap<String, Key>,
     /// Our own names, which as `ns` mean none.
@@ -171,36 +176,24 @@ impl Api {
             ),
             Route::Live | Route::Ready => plain(&request.method, StatusCode::OK, "ok\n"),
             Route::Metrics => self.metrics_page(&request.method),
-            Route::Registry { .. } if *role == Role::Admin => Err(ApiError::not_found()),
-            Route::Registry { prefix, endpoint } => {
-                let hops = Hops::from_headers(&request.headers);
-                if hops.contains(&self.config.instance) {
-                    return Err(ApiError::looped());
-                }
-                let query: Vec<(String, String)> =
-                    url::form_urlencoded::parse(request.uri.query().unwrap_or_default().as_bytes())
-                        .into_owned()
-                        .collect();
-                let named =
-                    |(name, value): &(String, String)| (name == "ns").then(|| value.clone());
-                let mut own_hosts = self.config.own_hosts.clone();
-                let Config {
-                    trusted_proxies, ..
-                } = &self.config;
-                own_hosts.push(forwarded::host(
-                    peer.address,
-                    &request.headers,
-                    trusted_proxies,
-                ));
-                let call = Call {
-                    method: &request.method,
-                    headers: &request.headers,
-                    path,
-                    namespaces: query.iter().filter_map(named).collect(),
-                    query,
-                    own_hosts,
-                    hops,
+            Route::Registry { .. } | Route::Promote { .. } if *role == Role::Admin => {
+                Err(ApiError::not_found())
+            }
+            Route::Audit => self.audit(request, record).await,
+            Route::Promote {
+                prefix,
+                is_artifactory,
+            } => {
+                let call = self.call(request, peer)?;
+                let place = Place {
+                    role,
+                    prefix: prefix.as_deref(),
                 };
+                let answer = self.promote(&call, place, body, record).await;
+                answer.map_err(|error| error.in_envelope(is_artifactory))
+            }
+            Route::Registry { prefix, endpoint } => {
+                let call = self.call(request, peer)?;
                 let place = Place {
                     role,
                     prefix: prefix.as_deref(),
@@ -208,6 +201,37 @@ impl Api {
                 self.registry(&call, place, endpoint, body, record).await
             }
         }
+    }
+
+    /// A request as handlers see it.
+    fn call<'a>(&self, request: &'a Parts, peer: Peer) -> Result<Call<'a>, ApiError> {
+        let hops = Hops::from_headers(&request.headers);
+        if hops.contains(&self.config.instance) {
+            return Err(ApiError::looped());
+        }
+        let query: Vec<(String, String)> =
+            url::form_urlencoded::parse(request.uri.query().unwrap_or_default().as_bytes())
+                .into_owned()
+                .collect();
+        let named = |(name, value): &(String, String)| (name == "ns").then(|| value.clone());
+        let mut own_hosts = self.config.own_hosts.clone();
+        let Config {
+            trusted_proxies, ..
+        } = &self.config;
+        own_hosts.push(forwarded::host(
+            peer.address,
+            &request.headers,
+            trusted_proxies,
+        ));
+        Ok(Call {
+            method: &request.method,
+            headers: &request.headers,
+            path: request.uri.path(),
+            namespaces: query.iter().filter_map(named).collect(),
+            query,
+            own_hosts,
+            hops,
+        })
     }
 
     /// The local repository of a key.

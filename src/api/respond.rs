@@ -27,6 +27,16 @@ pub(super) fn common(response: &mut Response<Body>, request_id: &str) {
     set(headers, HeaderName::from_static("x-request-id"), request_id);
 }
 
+/// An answer in JSON.
+pub(super) fn json(value: &serde_json::Value) -> Response<Body> {
+    let mut response = Response::new(Body::full(value.to_string()));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
+}
+
 /// Sets a header to a text that is known to fit.
 pub(super) fn set(headers: &mut HeaderMap, name: HeaderName, text: &str) {
     if let Ok(value) = HeaderValue::try_from(text) {

@@ -14,6 +14,14 @@ pub(super) enum Route {
     Ready,
     /// `/metrics`
     Metrics,
+    /// `POST …/v2/promote`, with what stood before `/v2`
+    Promote {
+        prefix: Option<String>,
+        /// Under `/artifactory` or `/api`, where errors have another envelope.
+        is_artifactory: bool,
+    },
+    /// `/admin/audit`
+    Audit,
     /// Something under `/v2`, with what stood before it.
     Registry {
         prefix: Option<String>,
@@ -27,9 +35,16 @@ pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
         "/livez" => return Ok(Route::Live),
         "/readyz" => return Ok(Route::Ready),
         "/metrics" => return Ok(Route::Metrics),
+        "/admin/audit" => return Ok(Route::Audit),
         _ => {}
     }
     let (prefix, rest) = split_prefix(path).ok_or_else(ApiError::not_found)?;
+    if rest == "/promote" {
+        return Ok(Route::Promote {
+            prefix: prefix.map(str::to_owned),
+            is_artifactory: path.starts_with("/artifactory/") || path.starts_with("/api/"),
+        });
+    }
     let endpoint = path::split(rest).map_err(|error| match error {
         PathError::Malformed => ApiError::malformed_path(),
         PathError::NotFound => ApiError::not_found(),
@@ -54,6 +69,19 @@ mod tests {
                 endpoint: Endpoint::Base
             }
         );
+        for (path, prefix, is_artifactory) in [
+            ("/artifactory/api/docker/dev/v2/promote", Some("dev"), true),
+            ("/api/docker/dev/v2/promote", Some("dev"), true),
+            ("/dev/v2/promote", Some("dev"), false),
+            ("/v2/promote", None, false),
+        ] {
+            let prefix = prefix.map(str::to_owned);
+            let expected = Route::Promote {
+                prefix,
+                is_artifactory,
+            };
+            assert_eq!(parse(path).unwrap(), expected);
+        }
         let manifest = Endpoint::Manifest {
             name: "a/b".into(),
             reference: "1".into(),

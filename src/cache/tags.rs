@@ -201,6 +201,12 @@ impl PullThrough {
         Ok(row().await?.moved)
     }
 
+    /// The tags that are known here and not known to be gone, sorted.
+    pub async fn known_tags(&self, name: &Name) -> Result<Vec<String>, Error> {
+        let Inner { key, shared, .. } = &*self.inner;
+        Ok(shared.store.index().known_tags(key, name).await?)
+    }
+
     async fn tag_row(&self, name: &Name, tag: &Tag) -> Option<TagRow> {
         let Inner { key, shared, .. } = &*self.inner;
         let row = shared.store.index().tag(key, name, tag).await;

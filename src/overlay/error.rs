@@ -55,6 +55,9 @@ pub enum Error {
     /// More tags in one request than are taken.
     #[error("at most {} tags are taken at a time", super::TAGS_MAX)]
     TooManyTags,
+    /// More belongs to an image than is taken over at a time.
+    #[error("more than {0} manifests belong together")]
+    TooMuch(usize),
     /// Deleting is switched off.
     #[error("nothing is deleted in this repository")]
     NoDeletes,

@@ -32,6 +32,13 @@ pub struct Intake {
     fetched: bool,
 }
 
+/// What has to be written down, and what must not go before it is.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) changes: Vec<(Change, Option<ManifestRow>)>,
+    _holds: Vec<Hold>,
+}
+
 impl Intake {
     /// Holds a digest; to be called before it is looked for.
     pub fn hold(&mut self, local: &Local, digest: &Digest) {
@@ -71,6 +78,20 @@ impl Intake {
             .map(|(taken, _, tags)| (&taken.digest, tags.as_slice()))
     }
 
+    /// How many blobs.
+    pub fn blobs(&self) -> usize {
+        self.blobs.len()
+    }
+
+    /// Everything that its manifests point to must come with them, or be there already.
+    pub(super) async fn check(&self, local: &Local, name: &Name) -> Result<(), Error> {
+        for (taken, ..) in &self.manifests {
+            let manifest = Manifest::parse(&taken.bytes, Some(&taken.media_type))?;
+            local.check_edges(name, &manifest, self).await?;
+        }
+        Ok(())
+    }
+
     /// Makes sure that everything is on disk, and says what has to be written down for `name` to have it.
     pub(super) async fn settle(
         &self,
@@ -78,9 +99,9 @@ impl Intake {
         name: &Name,
         cause: &str,
         now: Wall,
-    ) -> Result<Vec<(Change, Option<ManifestRow>)>, Error> {
+    ) -> Result<Settled, Error> {
         let store = local.store();
-        let mut changes = Vec::new();
+        let (mut changes, mut holds) = (Vec::new(), Vec::new());
         let mut missing = Vec::new();
         for digest in &self.blobs {
             if store.open_blob(digest).await?.is_none() {
@@ -100,7 +121,11 @@ impl Intake {
             let what = (&taken.digest, row.media_type.as_str());
             let change = Change::put_manifest(local.key(), name, what, tags, cause, now);
             changes.push((change, Some(row.clone())));
+            holds.push(hold);
         }
-        Ok(changes)
+        Ok(Settled {
+            changes,
+            _holds: holds,
+        })
     }
 }

@@ -71,9 +71,11 @@ impl Local {
         let what = (&digest, row.media_type.as_str());
         let now = clock::now();
         let change = Change::put_manifest(&self.key, name, what, &put.tags, "pushed", now);
-        let mut changes = borrowed.settle(self, name, "pushed", now).await?;
+        let mut settled = borrowed.settle(self, name, "pushed", now).await?;
+        let mut changes = std::mem::take(&mut settled.changes);
         changes.push((change, Some(row.clone())));
         self.store().commit_changes(changes).await?;
+        drop(settled);
         drop(hold);
         if !put.tags.is_empty() {
             self.retain(name, &put.tags).await?;
@@ -85,7 +87,12 @@ impl Local {
     }
 
     /// Tags that are there and may not change.
-    async fn check_tags(&self, name: &Name, tags: &[Tag], digest: &Digest) -> Result<(), Error> {
+    pub(super) async fn check_tags(
+        &self,
+        name: &Name,
+        tags: &[Tag],
+        digest: &Digest,
+    ) -> Result<(), Error> {
         for tag in tags.iter().filter(|tag| self.is_immutable(tag)) {
             match self.tag(name, tag).await {
                 Ok(there) if there != *digest => return Err(Error::Immutable(tag.clone())),
@@ -97,7 +104,7 @@ impl Local {
     }
 
     /// Everything that a manifest points to must be here, in this image: foreign layers and the subject aside.
-    async fn check_edges(
+    pub(super) async fn check_edges(
         &self,
         name: &Name,
         manifest: &Manifest,
@@ -124,7 +131,7 @@ impl Local {
     }
 
     /// Lets the oldest tags go beyond `max_unique_tags`. Those just pushed, and immutable ones, stay.
-    async fn retain(&self, name: &Name, pushed: &[Tag]) -> Result<(), Error> {
+    pub(super) async fn retain(&self, name: &Name, pushed: &[Tag]) -> Result<(), Error> {
         let most = self.config.max_unique_tags;
         if most == 0 {
             return Ok(());

@@ -11,6 +11,7 @@ mod intake;
 mod lock;
 mod manifests;
 mod sessions;
+mod takeover;
 mod touched;
 mod transfer;
 mod upload;
@@ -25,6 +26,7 @@ pub use error::Error;
 pub use images::OpenManifest;
 pub use intake::{Intake, TakenManifest};
 pub use manifests::{Put, PutManifest, TAGS_MAX};
+pub use takeover::{MoveOut, Takeover};
 pub use upload::Offer;
 
 use crate::oci::Tag;

@@ -8,7 +8,7 @@ use super::Error;
 use super::image::Repository;
 use crate::cache::{OpenBlob, Promise, Want};
 use crate::oci::manifest::{EdgeKind, Manifest};
-use crate::oci::{Accept, Digest, MediaType, Name, Reference};
+use crate::oci::{Accept, Digest, MediaType, Name, Reference, Tag};
 use crate::overlay::{self, Intake, Local, TakenManifest};
 use crate::upstream::Hops;
 
@@ -20,6 +20,8 @@ pub(super) struct Route<'a> {
     pub(super) from: (&'a Repository, &'a Name),
     /// Who is to have it, under which name.
     pub(super) into: (&'a Local, &'a Name),
+    /// What the target has already is taken too, so that it is known what belongs together.
+    pub(super) everything: bool,
 }
 
 impl Route<'_> {
@@ -37,7 +39,7 @@ impl Route<'_> {
                 continue;
             }
             intake.hold(local, digest);
-            if local.open_blob(name, digest).await.is_ok() {
+            if !self.everything && local.open_blob(name, digest).await.is_ok() {
                 continue;
             }
             let taken = if kind == EdgeKind::Child {
@@ -56,10 +58,20 @@ impl Route<'_> {
     /// Takes a manifest and all that it points to.
     pub(super) async fn manifest(&self, digest: &Digest, intake: &mut Intake) -> Result<(), Error> {
         let taken = self.read(&Reference::Digest(digest.clone())).await?;
+        self.take(taken, Vec::new(), intake).await
+    }
+
+    /// Takes a manifest that was read, under these tags, and all that it points to.
+    pub(super) async fn take(
+        &self,
+        taken: TakenManifest,
+        tags: Vec<Tag>,
+        intake: &mut Intake,
+    ) -> Result<(), Error> {
         let manifest =
             Manifest::parse(&taken.bytes, Some(&taken.media_type)).map_err(overlay::Error::from)?;
         self.edges(&manifest, intake).await?;
-        Ok(intake.manifest(taken, Vec::new())?)
+        Ok(intake.manifest(taken, tags)?)
     }
 
     /// Reads a manifest where it comes from.

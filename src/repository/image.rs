@@ -49,6 +49,15 @@ pub enum Repository {
 const PUSHED: CacheStatus = CacheStatus::new(Outcome::Hit, Reason::Pushed);
 
 impl Repository {
+    /// The repository key.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Remote(remote) => remote.key(),
+            Self::Local(local) => local.key(),
+            Self::Virtual(several) => several.key().as_str(),
+        }
+    }
+
     /// The local repository that takes what is written to this one.
     pub fn writable(&self) -> Option<&Local> {
         match self {
@@ -74,6 +83,7 @@ impl Repository {
                 hops,
                 from: (self, name),
                 into: (local, name),
+                everything: false,
             };
             route.edges(&manifest, &mut borrowed).await?;
         }

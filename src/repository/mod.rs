@@ -10,6 +10,7 @@ mod definitions;
 mod image;
 mod key;
 mod member;
+mod promote;
 mod resolve;
 mod virtuals;
 
@@ -17,6 +18,7 @@ pub use definitions::{Definition, Definitions, canonical_host};
 pub use image::{Found, Repository};
 pub use key::{Key, KeyError};
 pub use member::Filter;
+pub use promote::{Promoted, Promotion};
 pub use resolve::{Ask, Chosen, Target, Unresolved, choose, resolve, split_prefix};
 
 pub use virtuals::{Config as VirtualConfig, Member, Virtual};

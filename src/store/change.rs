@@ -56,6 +56,11 @@ pub enum What {
         /// The blob.
         digest: String,
     },
+    /// Somebody did something that is kept on record.
+    Event {
+        /// Who, what, from where to where.
+        event: serde_json::Value,
+    },
 }
 
 /// What stands or falls together: a reader sees all of it or nothing, and so does the next start.
@@ -107,6 +112,11 @@ impl Change {
     pub fn drop_manifest(repo: &str, name: &Name, digest: &Digest, at: Wall) -> Self {
         let digest = digest.to_string();
         Self::new(repo, name, at, What::DropManifest { digest })
+    }
+
+    /// Something for the audit record.
+    pub fn event(repo: &str, name: &Name, event: serde_json::Value, at: Wall) -> Self {
+        Self::new(repo, name, at, What::Event { event })
     }
 
     /// A blob was deleted.

@@ -30,6 +30,7 @@ mod login;
 mod manners;
 mod names;
 mod outage;
+mod promotion;
 mod pulls;
 mod push;
 mod ranges;

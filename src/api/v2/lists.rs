@@ -6,7 +6,6 @@ use serde_json::json;
 use super::super::error::ApiError;
 use super::super::record::Record;
 use super::super::{Api, Call, respond};
-use super::json as json_response;
 use crate::body::Body;
 use crate::oci::media_type::OCI_INDEX;
 use crate::oci::page::{self, Page};
@@ -27,7 +26,7 @@ pub(super) async fn tags(
         .map_err(|error| ApiError::from_repository(error, ErrorCode::NameUnknown))?;
     let (tags, status) = record.note_found(found);
     let (cut, next) = page::cut(&tags, &page);
-    let mut response = json_response(json!({ "name": shown, "tags": cut }).to_string());
+    let mut response = respond::json(&json!({ "name": shown, "tags": cut }));
     respond::cache(response.headers_mut(), status, record);
     link_next(call, &mut response, next.map(|next| next.query()));
     Ok(response)
@@ -105,7 +104,7 @@ impl Api {
         names.sort_unstable();
         record.note_repository(one.map_or("-", |key| key.as_str()), "catalog");
         let (cut, next) = page::cut(&names, &page);
-        let mut response = json_response(json!({ "repositories": cut }).to_string());
+        let mut response = respond::json(&json!({ "repositories": cut }));
         link_next(call, &mut response, next.map(|next| next.query()));
         Ok(response)
     }

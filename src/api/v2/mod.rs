@@ -6,7 +6,7 @@ mod manifests;
 mod uploads;
 mod writes;
 
-use http::{HeaderName, HeaderValue, Method, Response, header};
+use http::{HeaderName, Method, Response};
 
 use super::error::ApiError;
 use super::record::Record;
@@ -60,7 +60,7 @@ impl Api {
             return Err(ApiError::method("GET, HEAD"));
         }
         let (name, kind) = match &endpoint {
-            Endpoint::Base if reads => return Ok(json("{}".to_owned())),
+            Endpoint::Base if reads => return Ok(respond::json(&serde_json::json!({}))),
             Endpoint::Catalog if reads => return self.catalog(call, chosen.key(), record).await,
             Endpoint::Base | Endpoint::Catalog => return Err(ApiError::method("GET, HEAD")),
             Endpoint::Manifest { name, .. } => (name, "manifest"),
@@ -195,13 +195,4 @@ fn parse_reference(text: &str) -> Result<Reference, ApiError> {
 
 fn parse_digest(text: &str) -> Result<Digest, ApiError> {
     Digest::parse(text).map_err(|error| ApiError::invalid(ErrorCode::DigestInvalid, error))
-}
-
-fn json(text: String) -> Response<Body> {
-    let mut response = Response::new(Body::full(text));
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    response
 }

@@ -185,6 +185,20 @@ impl Index {
         .await
     }
 
+    /// What stands on record behind `after`, the oldest first: number, time, event.
+    pub async fn audit(&self, after: u64, most: usize) -> Result<Vec<(u64, Wall, String)>> {
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT id, at, event FROM audit WHERE id > ?1 ORDER BY id LIMIT ?2",
+            )?;
+            let most = i64::try_from(most).unwrap_or(i64::MAX);
+            readable(statement.query_map(params![to_sql(after), most], |row| {
+                Ok((number(row, 0)?, wall(row, 1)?, row.get(2)?))
+            })?)
+        })
+        .await
+    }
+
     /// Whether an image of a local repository has a tag, or a manifest that stays without one.
     pub async fn holds_image(&self, repo: &str, name: &Name) -> Result<bool> {
         let (repo, name) = (repo.to_owned(), name.clone());
@@ -294,6 +308,12 @@ fn apply(
             image.unlink(digest, true, applied)
         }
         What::DropBlob { digest } => image.unlink(digest, false, applied),
+        What::Event { event } => {
+            connection
+                .prepare_cached("INSERT INTO audit (at, event) VALUES (?1, ?2)")?
+                .execute(params![at, event.to_string()])?;
+            Ok(())
+        }
     }
 }
 

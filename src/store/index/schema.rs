@@ -129,6 +129,9 @@ const MIGRATIONS: &[&str] = &["
     -- How far the journal has been taken in.
     CREATE TABLE journal (id INTEGER PRIMARY KEY CHECK (id = 0), applied INTEGER NOT NULL);
     INSERT INTO journal VALUES (0, 0);
+","
+    -- Who did what, as the journal has it; event: JSON.
+    CREATE TABLE audit (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, event TEXT NOT NULL);
 "];
 
 /// Why a database file cannot serve as the index.

@@ -223,7 +223,7 @@ impl Upstream {
         state.realm = realm.map(str::to_owned);
     }
 
-    /// The next `times` requests of `method` whose path contains `path` go so.
+    /// The next `times` requests of `method` (empty: of any) whose path contains `path` go so.
     pub fn script(&self, method: &str, path: &str, times: usize, act: Act) {
         let script = Script {
             method: method.to_owned(),
@@ -246,7 +246,7 @@ impl Upstream {
     pub fn count(&self, method: &str, path: &str) -> usize {
         self.log()
             .iter()
-            .filter(|seen| seen.method == method && seen.path.contains(path))
+            .filter(|seen| (method.is_empty() || seen.method == method) && seen.path.contains(path))
             .count()
     }
 }
@@ -340,7 +340,9 @@ struct Answer {
 impl State {
     fn act(&mut self, seen: &Seen) -> Act {
         let fits = |script: &&mut Script| {
-            script.times > 0 && script.method == seen.method && seen.path.contains(&script.path)
+            script.times > 0
+                && (script.method.is_empty() || script.method == seen.method)
+                && seen.path.contains(&script.path)
         };
         match self.scripts.iter_mut().find(fits) {
             Some(script) => {

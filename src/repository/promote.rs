@@ -1,0 +1,233 @@
+//! Promotion: an image becomes an image of a local repository, digests and all, with its signatures. No byte is copied.
+//!
+//! What tags mean is looked up once. The closure of each (children, configs, layers, referrers, what cosign keeps under tags of its own) is
+//! brought into the store and held; then one record of the journal links all of it, moves the tags, and says who did it.
+
+use std::collections::{HashSet, VecDeque};
+
+use crate::cache::{OpenManifest, Want};
+use crate::oci::{Accept, Digest, Name, Reference, Tag};
+use crate::overlay::{self, Intake, Local, MoveOut, Takeover};
+use crate::upstream::Hops;
+
+use super::Error;
+use super::borrow::Route;
+use super::image::Repository;
+
+/// The most manifests that one promotion takes along, signatures and all.
+const MANIFESTS_MAX: usize = 10_000;
+/// What cosign puts behind the tag of a digest.
+const COSIGN: [&str; 3] = [".sig", ".att", ".sbom"];
+
+/// What is to be promoted.
+#[derive(Debug)]
+pub struct Promotion<'a> {
+    /// From where, and which image there.
+    pub from: (&'a Repository, &'a Name),
+    /// Where to, and as which image.
+    pub into: (&'a Local, &'a Name),
+    /// One tag and what it is called there; `None`: all of them, as they are called.
+    pub tag: Option<(Tag, Tag)>,
+    /// Whether the source keeps it.
+    pub copy: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Who wants it.
+    pub who: &'a str,
+}
+
+/// What was promoted, or would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Promoted {
+    /// The tag there, the tag here, what it means.
+    pub tags: Vec<(Tag, Tag, Digest)>,
+    /// Every manifest.
+    pub manifests: Vec<Digest>,
+    /// How many blobs they need.
+    pub blobs: usize,
+}
+
+impl Promotion<'_> {
+    /// Does it, all or nothing.
+    pub async fn run(&self, hops: &Hops) -> Result<Promoted, Error> {
+        let route = Route {
+            hops,
+            from: self.from,
+            into: self.into,
+            everything: true,
+        };
+        let mut intake = Intake::default();
+        let mut tags = Vec::new();
+        for (tag, target) in self.tags().await? {
+            let digest = self.tagged(&route, &tag, &target, &mut intake).await?;
+            tags.push((tag, target, digest));
+        }
+        tags.extend(self.about(&route, &mut intake).await?);
+        let promoted = Promoted {
+            manifests: intake
+                .manifests()
+                .map(|(digest, _)| digest.clone())
+                .collect(),
+            blobs: intake.blobs(),
+            tags,
+        };
+        let (local, name) = self.into;
+        let source = match self.from.0 {
+            Repository::Local(source) if !self.copy => Some(MoveOut {
+                local: source,
+                name: self.from.1,
+                tags: promoted
+                    .tags
+                    .iter()
+                    .map(|(tag, _, digest)| (tag.clone(), digest.clone()))
+                    .collect(),
+            }),
+            Repository::Local(_) | Repository::Remote(_) | Repository::Virtual(_) => None,
+        };
+        let takeover = Takeover {
+            intake: &intake,
+            source,
+            event: self.event(&promoted),
+            dry_run: self.dry_run,
+        };
+        local.take_over(name, takeover).await?;
+        Ok(promoted)
+    }
+
+    /// The tags, and what they will be called.
+    async fn tags(&self) -> Result<Vec<(Tag, Tag)>, Error> {
+        if let Some((tag, target)) = &self.tag {
+            return Ok(vec![(tag.clone(), target.clone())]);
+        }
+        let (from, name) = self.from;
+        let tags = match from {
+            Repository::Local(local) => local.tags(name).await?,
+            // What nobody has pulled is not there to be promoted; a registry may have thousands.
+            Repository::Remote(remote) => remote.known_tags(name).await?,
+            Repository::Virtual(_) => return Err(Error::ReadOnly),
+        };
+        let tags: Vec<(Tag, Tag)> = tags
+            .iter()
+            .filter_map(|tag| Tag::parse(tag).ok())
+            .map(|tag| (tag.clone(), tag))
+            .collect();
+        if tags.is_empty() {
+            return Err(overlay::Error::NameUnknown.into());
+        }
+        Ok(tags)
+    }
+
+    /// Takes what a tag means, and all below it.
+    async fn tagged(
+        &self,
+        route: &Route<'_>,
+        tag: &Tag,
+        target: &Tag,
+        intake: &mut Intake,
+    ) -> Result<Digest, Error> {
+        let taken = route.read(&Reference::Tag(tag.clone())).await?;
+        let digest = taken.digest.clone();
+        route.take(taken, vec![target.clone()], intake).await?;
+        within(intake)?;
+        Ok(digest)
+    }
+
+    /// Takes what is about the manifests that were taken: referrers, and tags made of a digest. Answers those tags.
+    async fn about(
+        &self,
+        route: &Route<'_>,
+        intake: &mut Intake,
+    ) -> Result<Vec<(Tag, Tag, Digest)>, Error> {
+        let (from, name) = self.from;
+        let mut tags = Vec::new();
+        let mut seen = HashSet::new();
+        let mut queue: VecDeque<Digest> = intake
+            .manifests()
+            .map(|(digest, _)| digest.clone())
+            .collect();
+        while let Some(digest) = queue.pop_front() {
+            if !seen.insert(digest.clone()) {
+                continue;
+            }
+            let before = intake.manifests().count();
+            let referrers = match from.referrers(route.hops, name, &digest).await {
+                Ok(found) => found.what.0,
+                Err(error) if error.is_absence() => Vec::new(),
+                Err(error) => return Err(error),
+            };
+            for referrer in referrers {
+                if !intake.has(referrer.digest()) {
+                    match route.manifest(referrer.digest(), intake).await {
+                        Err(error) if error.is_absence() => {}
+                        taken => taken?,
+                    }
+                }
+            }
+            for tag in self.tags_about(route.hops, &digest).await? {
+                if self.tag.is_none() && !matches!(from, Repository::Remote(_)) {
+                    // All tags go anyway.
+                    continue;
+                }
+                let digest = self.tagged(route, &tag, &tag, intake).await?;
+                tags.push((tag.clone(), tag, digest));
+            }
+            within(intake)?;
+            let new = intake.manifests().skip(before);
+            queue.extend(new.map(|(digest, _)| digest.clone()));
+        }
+        Ok(tags)
+    }
+
+    /// Tags whose name is made of a digest: the referrers' fallback, and cosign's.
+    async fn tags_about(&self, hops: &Hops, digest: &Digest) -> Result<Vec<Tag>, Error> {
+        let (from, name) = self.from;
+        let plain = crate::oci::referrers::fallback_tag(digest);
+        let mut found = Vec::new();
+        for suffix in [""].iter().chain(&COSIGN) {
+            let Ok(tag) = Tag::parse(&format!("{plain}{suffix}")) else {
+                continue;
+            };
+            let reference = Reference::Tag(tag.clone());
+            let accept = Accept::everything();
+            let asked = from.manifest(hops, name, &reference, &accept, Want::Head);
+            match asked.await.map(|found| found.what) {
+                Ok(OpenManifest { .. }) => found.push(tag),
+                Err(error) if error.is_absence() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The audit record.
+    fn event(&self, promoted: &Promoted) -> serde_json::Value {
+        let (from, from_name) = self.from;
+        let (into, into_name) = self.into;
+        let tags: Vec<_> = promoted
+            .tags
+            .iter()
+            .map(|(tag, target, digest)| {
+                serde_json::json!({
+                    "tag": tag.as_str(),
+                    "targetTag": target.as_str(),
+                    "digest": digest.to_string(),
+                })
+            })
+            .collect();
+        serde_json::json!({
+            "action": "promote",
+            "who": self.who,
+            "copy": self.copy,
+            "from": { "repository": from.key(), "image": from_name.as_str() },
+            "to": { "repository": into.key(), "image": into_name.as_str() },
+            "tags": tags,
+        })
+    }
+}
+
+fn within(intake: &Intake) -> Result<(), Error> {
+    if intake.manifests().count() > MANIFESTS_MAX {
+        return Err(overlay::Error::TooMuch(MANIFESTS_MAX).into());
+    }
+    Ok(())
+}
