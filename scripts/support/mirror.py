@@ -18,12 +18,12 @@ def port():
 
 
 class Mirror:
-    """A mirror with one local repository, `dev-local`, and its data below `root`."""
+    """A mirror with the local repositories `dev-local` and `prod-local`, and its data below `root`."""
 
     def __init__(self, root, more=""):
         self.data, self.port = root / "data", port()
         self.config = pathlib.Path(tempfile.mkstemp(suffix=".toml")[1])
-        self.config.write_text(f'[storage]\nmin_free = "1MiB"\n{more}\n[local.dev-local]\n')
+        self.config.write_text(f'[storage]\nmin_free = "1MiB"\n{more}\n[local.dev-local]\n[local.prod-local]\n')
         self.log = open(self.config.with_suffix(".log"), "a")
         self.child = None
 
@@ -90,6 +90,12 @@ def image(number, size):
     return [config, layer], manifest
 
 
+def promote(mirror, name, tag):
+    """Moves a tag from `dev-local` to `prod-local`; the status."""
+    body = json.dumps({"targetRepo": "prod-local", "dockerRepository": name, "tag": tag})
+    return mirror.ask("POST", "/api/docker/dev-local/v2/promote", body)[0]
+
+
 def push(mirror, name, tag, built):
     """True where every answer was 201, False where one was an error; OSError where the mirror is gone."""
     blobs, manifest = built
@@ -99,11 +105,11 @@ def push(mirror, name, tag, built):
     return mirror.ask("PUT", f"/v2/dev-local/{name}/manifests/{tag}", manifest)[0] == 201
 
 
-def wrong(mirror, name, tag, built):
+def wrong(mirror, name, tag, built, key="dev-local"):
     """What of an image is not there, byte for byte."""
     blobs, manifest = built
-    missing = [] if mirror.ask("GET", f"/v2/dev-local/{name}/manifests/{tag}") == (200, manifest) else ["manifest"]
+    missing = [] if mirror.ask("GET", f"/v2/{key}/{name}/manifests/{tag}") == (200, manifest) else ["manifest"]
     for blob in blobs:
-        if mirror.ask("GET", f"/v2/dev-local/{name}/blobs/{digest(blob)}") != (200, blob):
+        if mirror.ask("GET", f"/v2/{key}/{name}/blobs/{digest(blob)}") != (200, blob):
             missing.append(digest(blob))
     return missing
