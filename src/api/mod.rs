@@ -176,8 +176,15 @@ impl Api {
             ),
             Route::Live | Route::Ready => plain(&request.method, StatusCode::OK, "ok\n"),
             Route::Metrics => self.metrics_page(&request.method),
-            Route::Registry { .. } | Route::Promote { .. } if *role == Role::Admin => {
+            Route::Registry { .. } | Route::Promote { .. } | Route::Artifact { .. }
+                if *role == Role::Admin =>
+            {
                 Err(ApiError::not_found())
+            }
+            Route::Artifact { path } => {
+                let call = self.call(request, peer)?;
+                let answer = self.delete_path(&call, &path, record).await;
+                answer.map_err(|error| error.in_envelope(true))
             }
             Route::Audit => self.audit(request, record).await,
             Route::Promote {

@@ -20,6 +20,8 @@ pub(super) enum Route {
         /// Under `/artifactory` or `/api`, where errors have another envelope.
         is_artifactory: bool,
     },
+    /// `/artifactory/<key>/<path>`, without what stands before the key
+    Artifact { path: String },
     /// `/admin/audit`
     Audit,
     /// Something under `/v2`, with what stood before it.
@@ -37,6 +39,14 @@ pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
         "/metrics" => return Ok(Route::Metrics),
         "/admin/audit" => return Ok(Route::Audit),
         _ => {}
+    }
+    if let Some(artifact) = path.strip_prefix("/artifactory/")
+        && !artifact.starts_with("api/")
+        && split_prefix(path).is_none()
+    {
+        return Ok(Route::Artifact {
+            path: artifact.to_owned(),
+        });
     }
     let (prefix, rest) = split_prefix(path).ok_or_else(ApiError::not_found)?;
     if rest == "/promote" {
@@ -81,6 +91,12 @@ mod tests {
                 is_artifactory,
             };
             assert_eq!(parse(path).unwrap(), expected);
+        }
+        for path in ["dev/team/app/1", "dev/team/"] {
+            let expected = Route::Artifact {
+                path: path.to_owned(),
+            };
+            assert_eq!(parse(&format!("/artifactory/{path}")).unwrap(), expected);
         }
         let manifest = Endpoint::Manifest {
             name: "a/b".into(),

@@ -16,7 +16,7 @@ use super::manifests::Manifests;
 use super::source::Origin;
 use super::status::{CacheStatus, Outcome, Reason};
 use crate::body::BodyError;
-use crate::oci::{Digest, Name};
+use crate::oci::{Digest, Name, Tag};
 use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
@@ -233,6 +233,22 @@ impl PullThrough {
             absences.note(&memory);
         }
         opened
+    }
+
+    /// Forgets an image, and lets go of what no other image has. False where nothing of it was known.
+    pub async fn forget(&self, name: &Name) -> Result<bool, Error> {
+        let Inner { key, shared, .. } = &*self.inner;
+        let Some(orphans) = shared.store.index().forget_image(key, name).await? else {
+            return Ok(false);
+        };
+        shared.store.drop_cached(orphans).await?;
+        Ok(true)
+    }
+
+    /// Forgets what a tag meant. False where it was not known.
+    pub async fn forget_tag(&self, name: &Name, tag: &Tag) -> Result<bool, Error> {
+        let Inner { key, shared, .. } = &*self.inner;
+        Ok(shared.store.index().remove_tag(key, name, tag).await?)
     }
 
     /// Whether this image is known to have that content.

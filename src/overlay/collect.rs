@@ -180,7 +180,8 @@ impl Local {
             .within(&self.key, name, digest, grace)
     }
 
-    async fn every_name(&self) -> Result<Vec<Name>, Error> {
+    /// Every image that has anything here.
+    pub async fn every_name(&self) -> Result<Vec<Name>, Error> {
         let names = self.store().index().local_names(&self.key).await?;
         Ok(names
             .iter()

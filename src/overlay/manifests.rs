@@ -177,6 +177,37 @@ impl Local {
         Ok(self.store().commit_change(change, None).await?)
     }
 
+    /// Deletes an image, tags, manifests, blobs; all of it or nothing. False where there is none.
+    pub async fn remove_image(&self, name: &Name) -> Result<bool, Error> {
+        self.may_delete()?;
+        let _image = self.shared.inner.locks.image(&self.key, name).await;
+        let mut holdings = self.store().index().holdings(&self.key, name).await?;
+        let fixed = holdings
+            .tags
+            .iter()
+            .find(|(tag, ..)| self.is_immutable(tag));
+        if let Some((tag, ..)) = fixed {
+            return Err(Error::Immutable(tag.clone()));
+        }
+        holdings.links.sort_by_key(|link| !link.is_manifest);
+        let now = clock::now();
+        let changes: Vec<_> = holdings
+            .links
+            .iter()
+            .map(|link| {
+                let change = if link.is_manifest {
+                    Change::drop_manifest(&self.key, name, &link.digest, now)
+                } else {
+                    Change::drop_blob(&self.key, name, &link.digest, now)
+                };
+                (change, None)
+            })
+            .collect();
+        let found = !changes.is_empty();
+        self.store().commit_changes(changes).await?;
+        Ok(found)
+    }
+
     /// Deletes a blob that no manifest of the image needs.
     pub async fn delete_blob(&self, name: &Name, digest: &Digest) -> Result<(), Error> {
         self.may_delete()?;

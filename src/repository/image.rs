@@ -8,7 +8,7 @@ use super::key::Key;
 use super::virtuals::Virtual;
 use crate::cache::{CacheStatus, OpenBlob, OpenManifest, Outcome, PullThrough, Reason, Told, Want};
 use crate::oci::manifest::Manifest;
-use crate::oci::{Accept, Descriptor, Digest, Name, Reference};
+use crate::oci::{Accept, Descriptor, Digest, Name, Reference, Tag};
 use crate::overlay::{self, Intake, Local, Put, PutManifest};
 use crate::upstream::Hops;
 
@@ -185,6 +185,47 @@ impl Repository {
                 Ok(Found::here((list, PUSHED)))
             }
             Self::Virtual(several) => Box::pin(several.referrers(hops, name, subject)).await,
+        }
+    }
+
+    /// The images whose name is `path`, or begins with it as a folder.
+    pub async fn names_below(&self, path: &str) -> Result<Vec<Name>, Error> {
+        let names = match self {
+            Self::Local(local) => local.every_name().await?,
+            Self::Remote(_) | Self::Virtual(_) => {
+                let names = self.names().await?;
+                names
+                    .iter()
+                    .filter_map(|name| Name::parse(name).ok())
+                    .collect()
+            }
+        };
+        let is_below = |name: &Name| {
+            let rest = name.as_str().strip_prefix(path);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        Ok(names.into_iter().filter(is_below).collect())
+    }
+
+    /// Deletes an image; of a remote, what the cache has of it. False where there is nothing.
+    pub async fn remove_image(&self, name: &Name) -> Result<bool, Error> {
+        match self {
+            Self::Local(local) => Ok(local.remove_image(name).await?),
+            Self::Remote(remote) => Ok(remote.forget(name).await?),
+            Self::Virtual(_) => Err(Error::ReadOnly),
+        }
+    }
+
+    /// Deletes a tag; of a remote, what the cache knows of it. False where there is none.
+    pub async fn remove_tag(&self, name: &Name, tag: &Tag) -> Result<bool, Error> {
+        match self {
+            Self::Local(local) => match local.delete_tag(name, tag).await {
+                Ok(()) => Ok(true),
+                Err(overlay::Error::ManifestUnknown) => Ok(false),
+                Err(error) => Err(error.into()),
+            },
+            Self::Remote(remote) => Ok(remote.forget_tag(name, tag).await?),
+            Self::Virtual(_) => Err(Error::ReadOnly),
         }
     }
 

@@ -187,6 +187,18 @@ impl Store {
         blocking(move || shared.quarantine(&digest, &why)).await?
     }
 
+    /// Lets cached content go that nothing may read any more; what is pinned, pushed or held stays.
+    pub async fn drop_cached(&self, digests: Vec<Digest>) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            for digest in &digests {
+                shared.evict(digest, false)?;
+            }
+            Ok(())
+        })
+        .await?
+    }
+
     /// Waits until everything committed so far, blobs and index, is on disk.
     pub async fn durable_barrier(&self) -> Result<(), StoreError> {
         let answer = self.shared.unsettled.ask();

@@ -21,6 +21,7 @@
 
 mod support;
 
+mod artifactory;
 mod chain;
 mod coalesce;
 mod configuration;

@@ -1,3 +1,4 @@
 //! Artifactory's API, as far as it is there (PROTOCOL E).
 
+mod delete;
 mod promote;

@@ -1,0 +1,78 @@
+//! `DELETE /artifactory/<key>/<path>` (PROTOCOL E4): an image, a tag of one, or everything below a folder.
+
+use http::{Method, Response, StatusCode};
+
+use super::super::error::ApiError;
+use super::super::record::Record;
+use super::super::{Api, Call};
+use crate::body::Body;
+use crate::oci::{ErrorCode, Name, Tag};
+use crate::repository::{Error, Repository};
+
+/// What a remote's cache is called as a repository of its own.
+const CACHE: &str = "-cache";
+
+impl Api {
+    /// Deletes what a path means: the image or folder of that name, and the tag that its last component is. 204, or 404 where it means nothing.
+    pub(in super::super) async fn delete_path(
+        &self,
+        call: &Call<'_>,
+        path: &str,
+        record: &mut Record,
+    ) -> Result<Response<Body>, ApiError> {
+        if *call.method != Method::DELETE {
+            return Err(ApiError::method("DELETE"));
+        }
+        if !self.config.open_writes {
+            return Err(ApiError::no_writes());
+        }
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let Some((key, path)) = path.split_once('/') else {
+            return Err(ApiError::bad_request(
+                "name an image: /artifactory/<repository key>/<image>[/<tag>]",
+            ));
+        };
+        let repository = self
+            .named(key)
+            .ok_or_else(|| ApiError::no_repository(key))?;
+        record.note_repository(repository.key(), "path");
+        let repository = match repository {
+            Repository::Virtual(several) => match several.deploy_to() {
+                Some(local) => &Repository::Local(local.clone()),
+                None => return Err(ApiError::read_only(several.key())),
+            },
+            Repository::Local(_) | Repository::Remote(_) => repository,
+        };
+        let mut found = false;
+        for name in repository.names_below(path).await.map_err(failed)? {
+            found |= repository.remove_image(&name).await.map_err(failed)?;
+        }
+        if let Some((image, tag)) = path.rsplit_once('/')
+            && let (Ok(image), Ok(tag)) = (Name::parse(image), Tag::parse(tag))
+        {
+            found |= repository.remove_tag(&image, &tag).await.map_err(failed)?;
+        }
+        if !found {
+            let absent = Error::Local(crate::overlay::Error::NameUnknown);
+            return Err(failed(absent));
+        }
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        Ok(response)
+    }
+
+    /// The repository of a key; a remote is also meant by the name of its cache.
+    fn named(&self, text: &str) -> Option<&Repository> {
+        let definitions = &self.config.definitions;
+        if let Some(key) = definitions.by_key(text) {
+            return self.config.repositories.get(key);
+        }
+        let key = definitions.by_key(text.strip_suffix(CACHE)?)?;
+        let repository = self.config.repositories.get(key)?;
+        matches!(repository, Repository::Remote(_)).then_some(repository)
+    }
+}
+
+fn failed(error: Error) -> ApiError {
+    ApiError::from_repository(error, ErrorCode::NameUnknown)
+}
