@@ -49,15 +49,12 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
     let mut repositories = HashMap::new();
     for remote in &config.remotes {
         let upstream = upstream(remote, &proxy, &instance, &tasks, &metrics)?;
-        repositories.insert(
-            remote.key.clone(),
-            Repository::Remote(PullThrough::new(
-                remote.key.to_string(),
-                remote.cache.clone(),
-                upstream,
-                shared.clone(),
-            )),
-        );
+        let key = remote.key.to_string();
+        let cache = PullThrough::new(key, remote.cache.clone(), upstream, shared.clone());
+        if let Err(error) = cache.load_pins().await {
+            warn!(repository = %remote.key, %error, "pinned tags cannot be read; they mean what upstream says");
+        }
+        repositories.insert(remote.key.clone(), Repository::Remote(cache));
     }
     let pushed = overlay::Shared::new(store.clone(), &tasks)
         .await

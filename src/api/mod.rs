@@ -187,6 +187,10 @@ impl Api {
                 answer.map_err(|error| error.in_envelope(true))
             }
             Route::Audit => self.audit(request, record).await,
+            Route::Tag { path } => {
+                let call = self.call(request, peer)?;
+                self.tag(&call, &path, body, record).await
+            }
             Route::Promote {
                 prefix,
                 is_artifactory,

@@ -24,6 +24,8 @@ pub(super) enum Route {
     Artifact { path: String },
     /// `/admin/audit`
     Audit,
+    /// `/admin/tags/<key>/<image>/<tag>`, from the key on
+    Tag { path: String },
     /// Something under `/v2`, with what stood before it.
     Registry {
         prefix: Option<String>,
@@ -39,6 +41,11 @@ pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
         "/metrics" => return Ok(Route::Metrics),
         "/admin/audit" => return Ok(Route::Audit),
         _ => {}
+    }
+    if let Some(tag) = path.strip_prefix("/admin/tags/") {
+        return Ok(Route::Tag {
+            path: tag.to_owned(),
+        });
     }
     if let Some(artifact) = path.strip_prefix("/artifactory/")
         && !artifact.starts_with("api/")

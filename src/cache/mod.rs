@@ -14,6 +14,7 @@ mod freshness;
 mod learn;
 mod lists;
 mod manifests;
+mod pins;
 mod pull_through;
 mod source;
 mod status;

@@ -71,6 +71,8 @@ pub enum Reason {
     Offline,
     /// It was pushed here.
     Pushed,
+    /// The tag was told what to mean.
+    Pinned,
 }
 
 impl Reason {
@@ -91,6 +93,7 @@ impl Reason {
             Self::Negative => "negative",
             Self::Offline => "offline",
             Self::Pushed => "pushed",
+            Self::Pinned => "pinned",
         }
     }
 }

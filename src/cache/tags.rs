@@ -22,7 +22,7 @@ use crate::clock::{self, Wall};
 use crate::oci::manifest::Manifest;
 use crate::oci::media_type::DOCKER_LIST;
 use crate::oci::{Digest, MediaType, Name, Reference, Tag, accept::Accept};
-use crate::store::index::TagRow;
+use crate::store::index::{HistoryRow, TagRow};
 use crate::upstream::Hops;
 
 /// How long a request waits for upstream to confirm a tag that could be served stale.
@@ -81,7 +81,17 @@ impl PullThrough {
         accept: &Accept,
         want: Want,
     ) -> Result<OpenManifest, Error> {
-        let open = self.current(hops, name, tag, want).await?;
+        let open = match self.inner.pins.get(name, tag) {
+            Some((digest, _)) => {
+                let pinned = self.manifest_by_digest(hops, name, &digest, want).await?;
+                let outcome = pinned.status.outcome();
+                OpenManifest {
+                    status: CacheStatus::new(outcome, Reason::Pinned),
+                    ..pinned
+                }
+            }
+            None => self.current(hops, name, tag, want).await?,
+        };
         let media_type = &open.told.media_type;
         if accept.takes(media_type) || !(media_type.is_oci() || media_type.as_str() == DOCKER_LIST)
         {
@@ -175,9 +185,11 @@ impl PullThrough {
 
     /// Whether this tag was seen upstream, and has not been seen to be gone since.
     pub async fn knows_tag(&self, name: &Name, tag: &Tag) -> bool {
-        self.tag_row(name, tag)
-            .await
-            .is_some_and(|row| row.gone.is_none())
+        self.pinned(name, tag).is_some()
+            || self
+                .tag_row(name, tag)
+                .await
+                .is_some_and(|row| row.gone.is_none())
     }
 
     /// When upstream was last seen to move a tag, after asking it as far as its TTL is over.
@@ -188,6 +200,9 @@ impl PullThrough {
         tag: &Tag,
         accept: &Accept,
     ) -> Result<Wall, Error> {
+        if let Some((_, since)) = self.inner.pins.get(name, tag) {
+            return Ok(since);
+        }
         let row = async || self.tag_row(name, tag).await.ok_or(Error::NotFound);
         self.manifest_by_tag(hops, name, tag, accept, Want::Head)
             .await?;
@@ -205,6 +220,17 @@ impl PullThrough {
     pub async fn known_tags(&self, name: &Name) -> Result<Vec<String>, Error> {
         let Inner { key, shared, .. } = &*self.inner;
         Ok(shared.store.index().known_tags(key, name).await?)
+    }
+
+    /// What a tag is served as, as far as that is known here.
+    pub async fn served(&self, name: &Name, tag: &Tag) -> Option<Digest> {
+        Some(self.tag_row(name, tag).await?.served)
+    }
+
+    /// What upstream was seen to let a tag mean over time, the latest first.
+    pub async fn history(&self, name: &Name, tag: &Tag) -> Result<Vec<HistoryRow>, Error> {
+        let Inner { key, shared, .. } = &*self.inner;
+        Ok(shared.store.index().history(key, name, tag).await?)
     }
 
     async fn tag_row(&self, name: &Name, tag: &Tag) -> Option<TagRow> {

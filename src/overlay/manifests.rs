@@ -177,6 +177,31 @@ impl Local {
         Ok(self.store().commit_change(change, None).await?)
     }
 
+    /// Lets a tag mean a manifest that the image has.
+    pub async fn roll_back(
+        &self,
+        name: &Name,
+        tag: &Tag,
+        digest: &Digest,
+        event: serde_json::Value,
+    ) -> Result<(), Error> {
+        let _image = self.shared.inner.locks.image(&self.key, name).await;
+        let manifest = self.manifest(name, digest).await?;
+        self.check_tags(name, std::slice::from_ref(tag), digest)
+            .await?;
+        let parsed = Manifest::parse(&manifest.bytes, Some(&manifest.media_type))?;
+        let row = ManifestRow {
+            media_type: manifest.media_type.as_str().to_owned(),
+            ..ManifestRow::of(&parsed, manifest.bytes.len() as u64)
+        };
+        let (what, now) = ((digest, row.media_type.as_str()), clock::now());
+        let tags = std::slice::from_ref(tag);
+        let change = Change::put_manifest(&self.key, name, what, tags, "rolled back", now);
+        let event = Change::event(&self.key, name, event, now);
+        let changes = vec![(change, Some(row.clone())), (event, None)];
+        Ok(self.store().commit_changes(changes).await?)
+    }
+
     /// Deletes an image, tags, manifests, blobs; all of it or nothing. False where there is none.
     pub async fn remove_image(&self, name: &Name) -> Result<bool, Error> {
         self.may_delete()?;

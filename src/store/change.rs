@@ -56,6 +56,13 @@ pub enum What {
         /// The blob.
         digest: String,
     },
+    /// A tag of a remote means this whatever upstream says; without a digest it does not any more.
+    PinTag {
+        /// The tag.
+        tag: String,
+        /// What it means.
+        digest: Option<String>,
+    },
     /// Somebody did something that is kept on record.
     Event {
         /// Who, what, from where to where.
@@ -112,6 +119,15 @@ impl Change {
     pub fn drop_manifest(repo: &str, name: &Name, digest: &Digest, at: Wall) -> Self {
         let digest = digest.to_string();
         Self::new(repo, name, at, What::DropManifest { digest })
+    }
+
+    /// A tag of a remote was pinned, or let go.
+    pub fn pin_tag(repo: &str, name: &Name, tag: &Tag, digest: Option<&Digest>, at: Wall) -> Self {
+        let what = What::PinTag {
+            tag: tag.to_string(),
+            digest: digest.map(Digest::to_string),
+        };
+        Self::new(repo, name, at, what)
     }
 
     /// Something for the audit record.

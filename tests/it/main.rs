@@ -26,6 +26,7 @@ mod chain;
 mod coalesce;
 mod configuration;
 mod disk;
+mod history;
 mod hostile;
 mod login;
 mod manners;

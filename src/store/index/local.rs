@@ -185,6 +185,24 @@ impl Index {
         .await
     }
 
+    /// The pinned tags of a remote: image, tag, what it means, since when.
+    pub async fn pins(&self, repo: &str) -> Result<Vec<(Name, Tag, Digest, Wall)>> {
+        let repo = repo.to_owned();
+        let rows: Vec<(String, String, Digest, Wall)> = self
+            .read(move |connection| {
+                let mut statement = connection
+                    .prepare_cached("SELECT name, tag, digest, at FROM tag_pin WHERE repo = ?1")?;
+                readable(statement.query_map(params![repo], |row| {
+                    Ok((row.get(0)?, row.get(1)?, digest(row, 2)?, wall(row, 3)?))
+                })?)
+            })
+            .await?;
+        let parse = |(name, tag, digest, at): (String, String, Digest, Wall)| {
+            Some((Name::parse(&name).ok()?, Tag::parse(&tag).ok()?, digest, at))
+        };
+        Ok(rows.into_iter().filter_map(parse).collect())
+    }
+
     /// What stands on record behind `after`, the oldest first: number, time, event.
     pub async fn audit(&self, after: u64, most: usize) -> Result<Vec<(u64, Wall, String)>> {
         self.read(move |connection| {
@@ -308,6 +326,24 @@ fn apply(
             image.unlink(digest, true, applied)
         }
         What::DropBlob { digest } => image.unlink(digest, false, applied),
+        What::PinTag {
+            tag,
+            digest: Some(digest),
+        } => {
+            connection
+                .prepare_cached(
+                    "INSERT INTO tag_pin (repo, name, tag, digest, at) VALUES (?1, ?2, ?3, ?4, ?5)
+                     ON CONFLICT DO UPDATE SET digest = excluded.digest, at = excluded.at",
+                )?
+                .execute(params![repo, name, tag, digest, at])?;
+            Ok(())
+        }
+        What::PinTag { tag, digest: None } => {
+            connection
+                .prepare_cached("DELETE FROM tag_pin WHERE repo = ?1 AND name = ?2 AND tag = ?3")?
+                .execute(params![repo, name, tag])?;
+            Ok(())
+        }
         What::Event { event } => {
             connection
                 .prepare_cached("INSERT INTO audit (at, event) VALUES (?1, ?2)")?

@@ -132,6 +132,15 @@ const MIGRATIONS: &[&str] = &["
 ","
     -- Who did what, as the journal has it; event: JSON.
     CREATE TABLE audit (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, event TEXT NOT NULL);
+    -- Tags of remotes that mean what they were told to mean.
+    CREATE TABLE tag_pin (
+        repo   TEXT NOT NULL,
+        name   TEXT NOT NULL,
+        tag    TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        at     INTEGER NOT NULL,
+        PRIMARY KEY (repo, name, tag)
+    ) WITHOUT ROWID;
 "];
 
 /// Why a database file cannot serve as the index.

@@ -1,12 +1,12 @@
-//! `/admin/…`: what was done, by whom.
+//! `/admin/audit`: what was done, by whom.
 
 use http::request::Parts;
 use http::{Method, Response, header};
 use serde_json::json;
 
-use super::error::ApiError;
-use super::record::Record;
-use super::{Api, respond};
+use super::super::error::ApiError;
+use super::super::record::Record;
+use super::super::{Api, respond};
 use crate::body::Body;
 
 /// The most records in one answer.
@@ -14,7 +14,7 @@ const PAGE_MAX: usize = 1000;
 
 impl Api {
     /// `GET /admin/audit?n=&last=`: records behind the number `last`, the oldest first.
-    pub(super) async fn audit(
+    pub(in super::super) async fn audit(
         &self,
         request: &Parts,
         record: &mut Record,

@@ -1,0 +1,182 @@
+//! `/admin/tags/<key>/<image>/<tag>`: what a tag means, what it meant, and making it mean something else.
+
+use bytes::BytesMut;
+use futures_util::StreamExt as _;
+use http::{Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::super::error::ApiError;
+use super::super::record::Record;
+use super::super::{Api, Call, SUBJECT, respond};
+use crate::body::{Body, Chunks};
+use crate::oci::{Digest, ErrorCode, Name, Tag};
+use crate::repository::{Chosen, Error, Repository, resolve};
+
+/// The longest body.
+const BODY_MAX: usize = 4096;
+
+impl Api {
+    /// `GET` tells; `PUT {"digest": "sha256:…"}` rolls a local tag back or pins a remote one; `DELETE` lets a pin go.
+    pub(in super::super) async fn tag(
+        &self,
+        call: &Call<'_>,
+        path: &str,
+        body: Chunks,
+        record: &mut Record,
+    ) -> Result<Response<Body>, ApiError> {
+        if !self.config.open_writes {
+            return Err(ApiError::no_writes());
+        }
+        let sentence = "name a tag: /admin/tags/<repository key>/<image>/<tag>";
+        let parts = path
+            .split_once('/')
+            .and_then(|(key, rest)| Some((key, rest.rsplit_once('/')?)));
+        let Some((key, (image, tag))) = parts else {
+            return Err(ApiError::bad_request(sentence));
+        };
+        let definitions = &self.config.definitions;
+        let Some(key) = definitions.by_key(key) else {
+            return Err(ApiError::no_repository(key));
+        };
+        let target = resolve(definitions, &Chosen::Repository(key), image)?;
+        let tag =
+            Tag::parse(tag).map_err(|error| ApiError::invalid(ErrorCode::TagInvalid, error))?;
+        let Some(repository) = self.config.repositories.get(key) else {
+            return Err(ApiError::no_repository(key.as_str()));
+        };
+        record.note_repository(key.as_str(), "admin");
+        let name = target.name;
+        match *call.method {
+            Method::GET => {}
+            Method::PUT => {
+                let digest = wanted(body).await?;
+                let event = event(repository, &name, &tag, Some(&digest));
+                change(call, repository, (&name, &tag), &digest, event).await?;
+            }
+            Method::DELETE => {
+                let Repository::Remote(remote) = repository else {
+                    return Err(ApiError::method("GET, PUT"));
+                };
+                let event = event(repository, &name, &tag, None);
+                let unpinned = remote.unpin(&name, &tag, event).await;
+                if !unpinned.map_err(|error| failed(error.into()))? {
+                    return Err(failed(crate::cache::Error::NotFound.into()));
+                }
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                return Ok(response);
+            }
+            _ => return Err(ApiError::method("GET, PUT, DELETE")),
+        }
+        let (digest, pinned, history) = match repository {
+            Repository::Local(local) => {
+                let digest = local.tag(&name, &tag).await;
+                (
+                    digest.ok(),
+                    false,
+                    local
+                        .history(&name, &tag)
+                        .await
+                        .map_err(|error| failed(error.into()))?,
+                )
+            }
+            Repository::Remote(remote) => {
+                let pin = remote.pinned(&name, &tag);
+                let known = remote.served(&name, &tag).await;
+                let history = remote.history(&name, &tag).await;
+                (
+                    pin.clone().or(known),
+                    pin.is_some(),
+                    history.map_err(|error| failed(error.into()))?,
+                )
+            }
+            Repository::Virtual(_) => {
+                return Err(ApiError::bad_request(
+                    "it is virtual; name the member that has the image",
+                ));
+            }
+        };
+        if digest.is_none() && history.is_empty() {
+            return Err(failed(crate::overlay::Error::ManifestUnknown.into()));
+        }
+        let history: Vec<Value> = history
+            .iter()
+            .map(|row| {
+                json!({
+                    "digest": row.digest.to_string(),
+                    "first": row.first.to_string(),
+                    "last": row.last.to_string(),
+                    "cause": row.cause,
+                })
+            })
+            .collect();
+        Ok(respond::json(&json!({
+            "repository": repository.key(),
+            "image": name.as_str(),
+            "tag": tag.as_str(),
+            "digest": digest.map(|digest| digest.to_string()),
+            "pinned": pinned,
+            "history": history,
+        })))
+    }
+}
+
+async fn change(
+    call: &Call<'_>,
+    repository: &Repository,
+    (name, tag): (&Name, &Tag),
+    digest: &Digest,
+    event: Value,
+) -> Result<(), ApiError> {
+    let done = match repository {
+        Repository::Local(local) => local
+            .roll_back(name, tag, digest, event)
+            .await
+            .map_err(Error::from),
+        Repository::Remote(remote) => remote
+            .pin(&call.hops, name, tag, digest, event)
+            .await
+            .map_err(Error::from),
+        Repository::Virtual(_) => Err(Error::ReadOnly),
+    };
+    done.map_err(failed)
+}
+
+fn event(repository: &Repository, name: &Name, tag: &Tag, digest: Option<&Digest>) -> Value {
+    let action = match (repository, digest) {
+        (Repository::Remote(_), Some(_)) => "pin",
+        (Repository::Remote(_), None) => "unpin",
+        (Repository::Local(_) | Repository::Virtual(_), _) => "roll back",
+    };
+    json!({
+        "action": action,
+        "who": SUBJECT,
+        "repository": repository.key(),
+        "image": name.as_str(),
+        "tag": tag.as_str(),
+        "digest": digest.map(ToString::to_string),
+    })
+}
+
+fn failed(error: Error) -> ApiError {
+    ApiError::from_repository(error, ErrorCode::ManifestUnknown)
+}
+
+async fn wanted(mut body: Chunks) -> Result<Digest, ApiError> {
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|error| ApiError::bad_request(error.to_string()))?;
+        if whole.len() + chunk.len() > BODY_MAX {
+            return Err(ApiError::bad_request(format!(
+                "the body has more than {BODY_MAX} bytes"
+            )));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    let sentence = "the body is {\"digest\": \"sha256:…\"}";
+    let body: Value =
+        serde_json::from_slice(&whole).map_err(|_malformed| ApiError::bad_request(sentence))?;
+    let text = body.get("digest").and_then(Value::as_str);
+    let text = text.ok_or_else(|| ApiError::bad_request(sentence))?;
+    Digest::parse(text).map_err(|error| ApiError::invalid(ErrorCode::DigestInvalid, error))
+}
