@@ -92,7 +92,11 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
             definitions: definitions(&config),
             repositories,
             open_writes: config.open_writes(),
-            audit: store.clone(),
+            store: store.clone(),
+            external_url: config
+                .external_url
+                .as_ref()
+                .map(|url| url.as_str().trim_end_matches('/').to_owned()),
             hosts,
             own_hosts,
             trusted_proxies: config.trusted_proxies.clone(),

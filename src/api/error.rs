@@ -80,6 +80,21 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, message)
     }
 
+    /// Nothing at this path of a repository.
+    pub(super) fn no_item() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            ErrorCode::NameUnknown,
+            "Unable to find item",
+        )
+    }
+
+    /// It is there and has no such properties.
+    pub(super) fn no_properties() -> Self {
+        let message = "No properties could be found.";
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, message)
+    }
+
     /// What is there does not allow it.
     pub(super) fn conflict(self) -> Self {
         self.with(|parts| parts.status = StatusCode::CONFLICT)

@@ -46,6 +46,26 @@ pub(super) fn host(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> 
         .to_ascii_lowercase()
 }
 
+/// How the client addressed us, where a trusted proxy says so: `X-Artifactory-Override-Base-Url`, else `X-Forwarded-Proto` with the host.
+pub(super) fn base(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Option<String> {
+    let is_trusted = trusted
+        .iter()
+        .any(|net| net.contains(&peer.ip().to_canonical()));
+    if !is_trusted {
+        return None;
+    }
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    if let Some(base) = text("x-artifactory-override-base-url") {
+        let base = base.trim_end_matches('/');
+        let base = base.strip_suffix("/artifactory").unwrap_or(base);
+        if base.starts_with("http://") || base.starts_with("https://") {
+            return Some(base.to_owned());
+        }
+    }
+    let scheme = text("x-forwarded-proto").filter(|scheme| matches!(*scheme, "http" | "https"))?;
+    Some(format!("{scheme}://{}", host(peer, headers, trusted)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +83,27 @@ mod tests {
         let told = |peer: &str| host(peer.parse().unwrap(), &headers, &trusted);
         assert_eq!(told("10.0.0.1:1"), "mirror.example");
         assert_eq!(told("9.9.9.9:1"), "inside:5000");
+        let with = |name: &'static str, value: &str| {
+            let mut headers = headers.clone();
+            headers.insert(name, value.parse().unwrap());
+            headers
+        };
+        let based =
+            |peer: &str, headers: &HeaderMap| base(peer.parse().unwrap(), headers, &trusted);
+        let forwarded = with("x-forwarded-proto", "https");
+        assert_eq!(
+            based("10.0.0.1:1", &forwarded).unwrap(),
+            "https://mirror.example"
+        );
+        assert_eq!(based("9.9.9.9:1", &forwarded), None);
+        let overridden = with(
+            "x-artifactory-override-base-url",
+            "https://a.example:8443/artifactory/",
+        );
+        assert_eq!(
+            based("10.0.0.1:1", &overridden).unwrap(),
+            "https://a.example:8443"
+        );
     }
 
     #[test]

@@ -58,8 +58,10 @@ pub struct Config {
     pub repositories: HashMap<Key, Repository>,
     /// Whether whoever reaches us may push, delete, promote and administer.
     pub open_writes: bool,
-    /// What was done, by whom.
-    pub audit: Store,
+    /// What stands on record, by whom; properties.
+    pub store: Store,
+    /// How clients call this mirror, without a slash at the end.
+    pub external_url: Option<String>,
     /// Hosts that mean one repository.
     pub hosts: HashMap<String, Key>,
     /// Our own names, which as `ns` mean none.
@@ -102,6 +104,8 @@ struct Call<'a> {
     /// Our own names, the one that the client used last.
     own_hosts: Vec<String>,
     hops: Hops,
+    /// How clients call this mirror: scheme and host.
+    base: String,
 }
 
 /// Where a request came in, as far as that chooses a repository.
@@ -113,6 +117,11 @@ struct Place<'a> {
 }
 
 impl Call<'_> {
+    /// How clients call this mirror: scheme and host, without a slash at the end.
+    fn base(&self) -> &str {
+        &self.base
+    }
+
     /// The first value of a query parameter; an empty one counts as absent.
     fn query(&self, name: &str) -> Option<&str> {
         let found = self.query.iter().find(|(key, _)| key == name);
@@ -176,7 +185,11 @@ impl Api {
             ),
             Route::Live | Route::Ready => plain(&request.method, StatusCode::OK, "ok\n"),
             Route::Metrics => self.metrics_page(&request.method),
-            Route::Registry { .. } | Route::Promote { .. } | Route::Artifact { .. }
+            Route::Registry { .. }
+            | Route::Promote { .. }
+            | Route::Artifact { .. }
+            | Route::Storage { .. }
+            | Route::Search { .. }
                 if *role == Role::Admin =>
             {
                 Err(ApiError::not_found())
@@ -184,6 +197,16 @@ impl Api {
             Route::Artifact { path } => {
                 let call = self.call(request, peer)?;
                 let answer = self.delete_path(&call, &path, record).await;
+                answer.map_err(|error| error.in_envelope(true))
+            }
+            Route::Storage { path } => {
+                let call = self.call(request, peer)?;
+                let answer = self.storage(&call, &path, record).await;
+                answer.map_err(|error| error.in_envelope(true))
+            }
+            Route::Search { kind } => {
+                let call = self.call(request, peer)?;
+                let answer = self.search(&call, &kind, record).await;
                 answer.map_err(|error| error.in_envelope(true))
             }
             Route::Audit => self.audit(request, record).await,
@@ -229,12 +252,13 @@ impl Api {
         let Config {
             trusted_proxies, ..
         } = &self.config;
-        own_hosts.push(forwarded::host(
-            peer.address,
-            &request.headers,
-            trusted_proxies,
-        ));
+        let host = forwarded::host(peer.address, &request.headers, trusted_proxies);
+        let base = forwarded::base(peer.address, &request.headers, trusted_proxies)
+            .or_else(|| self.config.external_url.clone())
+            .unwrap_or_else(|| format!("http://{host}"));
+        own_hosts.push(host);
         Ok(Call {
+            base,
             method: &request.method,
             headers: &request.headers,
             path: request.uri.path(),

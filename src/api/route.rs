@@ -22,6 +22,10 @@ pub(super) enum Route {
     },
     /// `/artifactory/<key>/<path>`, without what stands before the key
     Artifact { path: String },
+    /// `/api/storage/<key>/<path>`, from the key on
+    Storage { path: String },
+    /// `/api/search/<kind>`
+    Search { kind: String },
     /// `/admin/audit`
     Audit,
     /// `/admin/tags/<key>/<image>/<tag>`, from the key on
@@ -45,6 +49,19 @@ pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
     if let Some(tag) = path.strip_prefix("/admin/tags/") {
         return Ok(Route::Tag {
             path: tag.to_owned(),
+        });
+    }
+    let api = path
+        .strip_prefix("/artifactory/api/")
+        .or_else(|| path.strip_prefix("/api/"));
+    if let Some(path) = api.and_then(|api| api.strip_prefix("storage/")) {
+        return Ok(Route::Storage {
+            path: path.to_owned(),
+        });
+    }
+    if let Some(kind) = api.and_then(|api| api.strip_prefix("search/")) {
+        return Ok(Route::Search {
+            kind: kind.to_owned(),
         });
     }
     if let Some(artifact) = path.strip_prefix("/artifactory/")

@@ -15,6 +15,8 @@ use tracing::{info, warn};
 use super::error::Error;
 use super::learn::learn;
 use super::source::{Origin, Source, SourceError};
+use crate::oci::labels;
+use crate::oci::manifest::MANIFEST_MAX;
 use crate::oci::{Digest, Name};
 use crate::store::{Blob, CommitError, Part, StageError, Staged, Store};
 use crate::tasks::Tasks;
@@ -385,7 +387,22 @@ impl Leader {
         let Order { key, origin, .. } = &self.order;
         let index = self.store.index();
         learn("link", index.link(key, &origin.name, &origin.digest)).await;
+        self.read_labels(&blob).await;
         Phase::Done(blob)
+    }
+
+    /// Writes down what a configuration says of its image, so that it is found by that.
+    async fn read_labels(&self, blob: &Blob) {
+        let index = self.store.index();
+        let is_config = blob.size() <= MANIFEST_MAX as u64
+            && index.is_config(blob.digest()).await.unwrap_or(false);
+        if !is_config {
+            return;
+        }
+        if let Ok(bytes) = blob.read_whole(MANIFEST_MAX).await {
+            let labels = labels::parse(&bytes);
+            learn("labels", index.put_labels(blob.digest(), labels)).await;
+        }
     }
 
     fn source_failed(&self, error: SourceError) -> Error {

@@ -414,7 +414,10 @@ impl PullThrough {
         }
         let parsed = Manifest::parse(&manifest.bytes, Some(&manifest.media_type))
             .map_err(Error::Manifest)?;
-        let row = ManifestRow::of(&parsed, manifest.bytes.len() as u64);
+        let row = ManifestRow {
+            labels: self.inner.shared.store.labels(&parsed).await,
+            ..ManifestRow::of(&parsed, manifest.bytes.len() as u64)
+        };
         learn(
             "manifest",
             index.record_manifest(&self.inner.key, name, &manifest.digest, row),

@@ -10,6 +10,7 @@ pub mod digest;
 pub mod error_code;
 mod hash;
 mod json;
+pub mod labels;
 pub mod link;
 pub mod manifest;
 pub mod media_type;

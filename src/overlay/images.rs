@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Error, Local};
+use super::{Error, Local, Properties};
 use crate::clock::Wall;
 use crate::oci::manifest::MANIFEST_MAX;
 use crate::oci::{Descriptor, Digest, MediaType, Name, Tag, referrers};
@@ -80,6 +80,15 @@ impl Local {
             return Err(Error::NameUnknown);
         }
         Ok(tags)
+    }
+
+    /// The properties that somebody set for a tag.
+    pub async fn properties(&self, name: &Name, tag: &Tag) -> Result<Properties, Error> {
+        Ok(self
+            .store()
+            .index()
+            .properties(&self.key, name, tag)
+            .await?)
     }
 
     /// What a tag meant over time, the latest first.

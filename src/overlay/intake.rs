@@ -118,9 +118,14 @@ impl Intake {
         for (taken, row, tags) in &self.manifests {
             let hold = store.hold(&taken.digest);
             store.put_pushed(&hold, taken.bytes.clone()).await?;
+            let manifest = Manifest::parse(&taken.bytes, Some(&taken.media_type))?;
+            let row = ManifestRow {
+                labels: store.labels(&manifest).await,
+                ..row.clone()
+            };
             let what = (&taken.digest, row.media_type.as_str());
             let change = Change::put_manifest(local.key(), name, what, tags, cause, now);
-            changes.push((change, Some(row.clone())));
+            changes.push((change, Some(row)));
             holds.push(hold);
         }
         Ok(Settled {

@@ -65,7 +65,10 @@ impl Local {
         let _image = self.shared.inner.locks.image(&self.key, name).await;
         self.check_tags(name, &put.tags, &digest).await?;
         self.check_edges(name, &manifest, borrowed).await?;
-        let row = ManifestRow::of(&manifest, put.bytes.len() as u64);
+        let row = ManifestRow {
+            labels: self.store().labels(&manifest).await,
+            ..ManifestRow::of(&manifest, put.bytes.len() as u64)
+        };
         let hold = self.store().hold(&digest);
         self.store().put_pushed(&hold, put.bytes).await?;
         let what = (&digest, row.media_type.as_str());
@@ -192,6 +195,7 @@ impl Local {
         let parsed = Manifest::parse(&manifest.bytes, Some(&manifest.media_type))?;
         let row = ManifestRow {
             media_type: manifest.media_type.as_str().to_owned(),
+            labels: self.store().labels(&parsed).await,
             ..ManifestRow::of(&parsed, manifest.bytes.len() as u64)
         };
         let (what, now) = ((digest, row.media_type.as_str()), clock::now());

@@ -26,7 +26,7 @@ pub use error::Error;
 pub use images::OpenManifest;
 pub use intake::{Intake, TakenManifest};
 pub use manifests::{Put, PutManifest, TAGS_MAX};
-pub use takeover::{MoveOut, Takeover};
+pub use takeover::{MoveOut, Properties, Takeover};
 pub use upload::Offer;
 
 use crate::oci::Tag;

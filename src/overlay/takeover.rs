@@ -1,6 +1,6 @@
 //! Taking an image over from somewhere else in the store, and out of where it was: one record of the journal.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::collect::live;
 use super::{Error, Intake, Local};
@@ -9,6 +9,9 @@ use crate::oci::{Digest, Name, Tag};
 use crate::store::Change;
 use crate::store::index::ManifestRow;
 
+/// Properties: keys with their values.
+pub type Properties = BTreeMap<String, Vec<String>>;
+
 /// What is taken over.
 #[derive(Debug)]
 pub struct Takeover<'a> {
@@ -16,6 +19,8 @@ pub struct Takeover<'a> {
     pub intake: &'a Intake,
     /// What goes from where it was.
     pub source: Option<MoveOut<'a>>,
+    /// Properties that tags have from now on.
+    pub properties: Vec<(Tag, Properties)>,
     /// What the audit record says.
     pub event: serde_json::Value,
     /// Everything is judged, and nothing is done.
@@ -61,6 +66,13 @@ impl Local {
         let mut settled = intake.settle(self, name, "promoted", now).await?;
         let mut changes = std::mem::take(&mut settled.changes);
         changes.extend(gone);
+        for (tag, properties) in takeover.properties {
+            let set = (properties, Vec::new());
+            changes.push((
+                Change::set_properties(&self.key, name, &tag, set, now),
+                None,
+            ));
+        }
         changes.push((Change::event(&self.key, name, takeover.event, now), None));
         self.store().commit_changes(changes).await?;
         drop(settled);

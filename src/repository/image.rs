@@ -188,7 +188,7 @@ impl Repository {
         }
     }
 
-    /// The images whose name is `path`, or begins with it as a folder.
+    /// The images whose name is `path`, or begins with it as a folder; all of them where it is empty.
     pub async fn names_below(&self, path: &str) -> Result<Vec<Name>, Error> {
         let names = match self {
             Self::Local(local) => local.every_name().await?,
@@ -202,7 +202,7 @@ impl Repository {
         };
         let is_below = |name: &Name| {
             let rest = name.as_str().strip_prefix(path);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            path.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         Ok(names.into_iter().filter(is_below).collect())
     }

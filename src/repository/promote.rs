@@ -84,7 +84,16 @@ impl Promotion<'_> {
             }),
             Repository::Local(_) | Repository::Remote(_) | Repository::Virtual(_) => None,
         };
+        let mut properties = Vec::new();
+        if let Repository::Local(source) = self.from.0 {
+            for (tag, target, _) in &promoted.tags {
+                let set = source.properties(self.from.1, tag).await?;
+                properties.push((target.clone(), set));
+            }
+        }
+        properties.retain(|(_, set)| !set.is_empty());
         let takeover = Takeover {
+            properties,
             intake: &intake,
             source,
             event: self.event(&promoted),

@@ -110,6 +110,11 @@ impl Virtual {
         &self.key
     }
 
+    /// The keys of its members, in their order.
+    pub fn members(&self) -> impl Iterator<Item = &Key> {
+        self.config.members.iter().map(|member| &member.key)
+    }
+
     /// Where pushes and deletes go.
     pub fn deploy_to(&self) -> Option<&Local> {
         self.config.deploy_to.as_ref()

@@ -2,6 +2,8 @@
 //!
 //! A record names things as text, so that a journal of one version can be read by the next; whoever makes one has parsed them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Wall;
@@ -62,6 +64,15 @@ pub enum What {
         tag: String,
         /// What it means.
         digest: Option<String>,
+    },
+    /// Properties of a tag.
+    SetProperties {
+        /// The tag.
+        tag: String,
+        /// These have these values from now on.
+        set: BTreeMap<String, Vec<String>>,
+        /// These go.
+        remove: Vec<String>,
     },
     /// Somebody did something that is kept on record.
     Event {
@@ -128,6 +139,18 @@ impl Change {
             digest: digest.map(Digest::to_string),
         };
         Self::new(repo, name, at, what)
+    }
+
+    /// Properties of a tag were set, or removed.
+    pub fn set_properties(
+        repo: &str,
+        name: &Name,
+        tag: &Tag,
+        (set, remove): (BTreeMap<String, Vec<String>>, Vec<String>),
+        at: Wall,
+    ) -> Self {
+        let tag = tag.to_string();
+        Self::new(repo, name, at, What::SetProperties { tag, set, remove })
     }
 
     /// Something for the audit record.

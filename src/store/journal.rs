@@ -19,7 +19,7 @@ use super::index::{Index, ManifestRow, Work};
 use super::shared::Shared;
 use super::{StageError, StoreError, frames};
 use crate::oci::manifest::{MANIFEST_MAX, Manifest};
-use crate::oci::{Digest, MediaType};
+use crate::oci::{Digest, MediaType, labels};
 
 /// Changes that may wait before senders wait too.
 const QUEUE: usize = 1024;
@@ -314,9 +314,14 @@ fn manifest_row(
         bytes_of(&Digest::parse(digest).ok()?).filter(|bytes| bytes.len() <= MANIFEST_MAX)?;
     let declared = MediaType::parse(media_type);
     let manifest = Manifest::parse(&bytes, declared.as_ref()).ok()?;
+    let config = manifest
+        .config()
+        .filter(|config| config.size() <= MANIFEST_MAX as u64)
+        .and_then(|config| bytes_of(config.digest()));
     let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     Some(ManifestRow {
         media_type: media_type.clone(),
+        labels: config.map_or_else(Default::default, |config| labels::parse(&config)),
         ..ManifestRow::of(&manifest, size)
     })
 }

@@ -40,6 +40,7 @@ mod verify;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -60,7 +61,8 @@ pub use staged::{Part, Staged};
 pub use uploads::{FoundUpload, UploadFile};
 pub use verify::Verified;
 
-use crate::oci::Digest;
+use crate::oci::manifest::{MANIFEST_MAX, Manifest};
+use crate::oci::{Digest, MediaType, labels};
 use crate::tasks::Tasks;
 use layout::Place;
 use shared::{Class, Kept, Shared};
@@ -197,6 +199,26 @@ impl Store {
             Ok(())
         })
         .await?
+    }
+
+    /// The labels of a manifest's configuration, where that is here and small enough to be one.
+    pub async fn labels(&self, manifest: &Manifest) -> BTreeMap<String, String> {
+        let Some(config) = manifest
+            .config()
+            .filter(|config| config.size() <= MANIFEST_MAX as u64)
+            .filter(|config| {
+                MediaType::parse(config.media_type()).is_some_and(|kind| labels::has_labels(&kind))
+            })
+        else {
+            return BTreeMap::new();
+        };
+        match self.open_blob(config.digest()).await {
+            Ok(Some(blob)) => blob
+                .read_whole(MANIFEST_MAX)
+                .await
+                .map_or_else(|_unreadable| BTreeMap::new(), |bytes| labels::parse(&bytes)),
+            Ok(None) | Err(_) => BTreeMap::new(),
+        }
     }
 
     /// Waits until everything committed so far, blobs and index, is on disk.

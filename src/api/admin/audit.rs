@@ -38,7 +38,7 @@ impl Api {
         };
         let (last, n) = (number("last", 0)?, number("n", PAGE_MAX as u64)?);
         let most = usize::try_from(n).unwrap_or(PAGE_MAX).min(PAGE_MAX);
-        let found = self.config.audit.index().audit(last, most).await;
+        let found = self.config.store.index().audit(last, most).await;
         let found = found.map_err(|error| ApiError::failed(&error))?;
         let next = found
             .last()

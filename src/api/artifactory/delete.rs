@@ -27,7 +27,8 @@ impl Api {
             return Err(ApiError::no_writes());
         }
         let path = path.strip_suffix('/').unwrap_or(path);
-        let Some((key, path)) = path.split_once('/') else {
+        let named = path.split_once('/').filter(|(_, path)| !path.is_empty());
+        let Some((key, path)) = named else {
             return Err(ApiError::bad_request(
                 "name an image: /artifactory/<repository key>/<image>[/<tag>]",
             ));
@@ -62,7 +63,7 @@ impl Api {
     }
 
     /// The repository of a key; a remote is also meant by the name of its cache.
-    fn named(&self, text: &str) -> Option<&Repository> {
+    pub(super) fn named(&self, text: &str) -> Option<&Repository> {
         let definitions = &self.config.definitions;
         if let Some(key) = definitions.by_key(text) {
             return self.config.repositories.get(key);

@@ -3,6 +3,7 @@
 //! Every change of a journal is one savepoint of one transaction, together with how far the journal has come, so that the index is never
 //! ahead of it and a replay begins where it must.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
@@ -344,6 +345,23 @@ fn apply(
                 .execute(params![repo, name, tag])?;
             Ok(())
         }
+        What::SetProperties { tag, set, remove } => {
+            let mut drop = connection.prepare_cached(
+                "DELETE FROM property WHERE repo = ?1 AND name = ?2 AND tag = ?3 AND key = ?4",
+            )?;
+            for key in remove.iter().chain(set.keys()) {
+                drop.execute(params![repo, name, tag, key])?;
+            }
+            let mut put = connection.prepare_cached(
+                "INSERT OR IGNORE INTO property (repo, name, tag, key, value) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?;
+            for (key, values) in set {
+                for value in values {
+                    put.execute(params![repo, name, tag, key, value])?;
+                }
+            }
+            Ok(())
+        }
         What::Event { event } => {
             connection
                 .prepare_cached("INSERT INTO audit (at, event) VALUES (?1, ?2)")?
@@ -404,6 +422,7 @@ impl Image<'_> {
             digest.to_owned(),
             ManifestRow {
                 edges: Vec::new(),
+                labels: BTreeMap::new(),
                 ..row.clone()
             },
         ));
@@ -442,6 +461,16 @@ impl Image<'_> {
         ) else {
             return Ok(());
         };
+        // Properties are those of what the tag meant.
+        let moves = self
+            .connection
+            .prepare_cached(
+                "SELECT 1 FROM tag WHERE repo = ?1 AND name = ?2 AND tag = ?3 AND served <> ?4",
+            )?
+            .exists(params![self.repo, self.name, tag, digest.to_string()])?;
+        if moves {
+            self.drop_properties(tag)?;
+        }
         // What the tag leaves behind stays readable by digest, and a roll-back finds it.
         self.connection
             .prepare_cached(
@@ -472,6 +501,13 @@ impl Image<'_> {
         Ok(())
     }
 
+    fn drop_properties(&self, tag: &str) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached("DELETE FROM property WHERE repo = ?1 AND name = ?2 AND tag = ?3")?
+            .execute(params![self.repo, self.name, tag])
+            .map(drop)
+    }
+
     fn tags_of(&self, digest: &str) -> rusqlite::Result<Vec<String>> {
         let mut statement = self
             .connection
@@ -483,6 +519,7 @@ impl Image<'_> {
         self.connection
             .prepare_cached("DELETE FROM tag WHERE repo = ?1 AND name = ?2 AND tag = ?3")?
             .execute(params![self.repo, self.name, tag])?;
+        self.drop_properties(tag)?;
         let key = tags::hot_key(self.repo, self.name, tag);
         applied.hot.push(HotChange::Tag(key, None));
         Ok(())
@@ -540,6 +577,7 @@ impl ManifestRow {
             subject: manifest.subject().map(|subject| subject.digest().clone()),
             annotations: manifest.annotations().clone(),
             edges,
+            labels: BTreeMap::new(),
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Manifests: what they are, what they point at, what refers to them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rusqlite::{Connection, Row, params};
 
 use super::convert::{digest, json, lenient, number, optional_digest, readable, to_json, to_sql};
 use super::links::{self, put_link};
+use super::properties::put_labels;
 use super::{Index, ManifestRow, Result};
 use crate::clock;
 use crate::oci::{Digest, Name};
@@ -158,6 +160,9 @@ pub(super) fn put_manifest(
             to_json(&row.urls)?,
         ])?;
     }
+    if let Some(config) = manifest.edges.iter().find(|edge| edge.kind == "config") {
+        put_labels(connection, &config.digest, &manifest.labels)?;
+    }
     // Manifests are evicted after blobs; the bytes may have come before it was known what they are.
     connection
         .prepare_cached("UPDATE blob SET manifest = 1 WHERE digest = ?1 AND manifest = 0")?
@@ -173,5 +178,6 @@ fn manifest_row(row: &Row<'_>, first: usize) -> rusqlite::Result<ManifestRow> {
         subject: optional_digest(row, first + 3)?,
         annotations: json(row, first + 4)?,
         edges: Vec::new(),
+        labels: BTreeMap::new(),
     })
 }

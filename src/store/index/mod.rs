@@ -16,6 +16,7 @@ mod links;
 mod lists;
 mod local;
 mod manifests;
+mod properties;
 mod readers;
 mod rows;
 mod schema;
@@ -34,6 +35,7 @@ use rusqlite::{Connection, ErrorCode};
 pub(super) use blobs::{Counted, NewBlob, State, Totals};
 pub(super) use local::Work;
 pub use local::{Holdings, LocalLink};
+pub use properties::{Criterion, FoundImage};
 pub use rows::{EdgeRow, HistoryRow, ManifestRow, TagRow};
 
 use crate::clock::Wall;

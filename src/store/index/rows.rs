@@ -20,6 +20,8 @@ pub struct ManifestRow {
     pub annotations: BTreeMap<String, String>,
     /// What it points at. May be empty in an answer: [`super::Index::manifest`] leaves the edges out.
     pub edges: Vec<EdgeRow>,
+    /// Labels of its configuration, where that is here. Left out like the edges.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// One descriptor in a manifest.

@@ -132,6 +132,20 @@ const MIGRATIONS: &[&str] = &["
 ","
     -- Who did what, as the journal has it; event: JSON.
     CREATE TABLE audit (id INTEGER PRIMARY KEY, at INTEGER NOT NULL, event TEXT NOT NULL);
+    -- Labels by the digest of the configuration that has them.
+    CREATE TABLE label (digest TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (digest, key)) WITHOUT ROWID;
+    CREATE INDEX label_value ON label (key, value);
+    -- Properties that somebody set, by tag.
+    CREATE TABLE property (
+        repo  TEXT NOT NULL,
+        name  TEXT NOT NULL,
+        tag   TEXT NOT NULL,
+        key   TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (repo, name, tag, key, value)
+    ) WITHOUT ROWID;
+    CREATE INDEX property_value ON property (key, value);
+    CREATE INDEX tag_served ON tag (served);
     -- Tags of remotes that mean what they were told to mean.
     CREATE TABLE tag_pin (
         repo   TEXT NOT NULL,

@@ -44,6 +44,7 @@ fn manifest(subject: Option<&Digest>) -> ManifestRow {
         subject: subject.cloned(),
         annotations: BTreeMap::from([("a".to_owned(), "b \u{1f6a2}".to_owned())]),
         edges: vec![edge("config", b"config", 2), edge("layer", b"layer", 77)],
+        labels: BTreeMap::new(),
     }
 }
 
