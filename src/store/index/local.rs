@@ -100,7 +100,9 @@ impl Index {
         let repo = repo.to_owned();
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(
-                "SELECT DISTINCT name FROM link WHERE repo = ?1 AND local = 1 ORDER BY name",
+                "WITH RECURSIVE linked(name) AS (SELECT min(name) FROM link WHERE repo = ?1 AND local = 1 UNION ALL
+                     SELECT (SELECT min(name) FROM link WHERE repo = ?1 AND local = 1 AND name > linked.name) FROM linked WHERE linked.name IS NOT NULL)
+                 SELECT name FROM linked WHERE name IS NOT NULL",
             )?;
             readable(statement.query_map(params![repo], |row| row.get(0))?)
         })

@@ -146,6 +146,8 @@ const MIGRATIONS: &[&str] = &["
     ) WITHOUT ROWID;
     CREATE INDEX property_value ON property (key, value);
     CREATE INDEX tag_served ON tag (served);
+    CREATE INDEX tag_name ON tag (name, tag);
+    CREATE INDEX link_image ON link (repo, name) WHERE local = 1;
     -- Tags of remotes that mean what they were told to mean.
     CREATE TABLE tag_pin (
         repo   TEXT NOT NULL,

@@ -157,9 +157,14 @@ impl Index {
     pub async fn names(&self, repo: &str) -> Result<Vec<String>> {
         let repo = repo.to_owned();
         self.read(move |connection| {
+            // From one name to the next by the index, not through every row that a name has.
             let mut statement = connection.prepare_cached(
-                "SELECT name FROM tag WHERE repo = ?1
-                 UNION SELECT name FROM link WHERE repo = ?1 AND manifest = 1 ORDER BY 1",
+                "WITH RECURSIVE
+                 tagged(name) AS (SELECT min(name) FROM tag WHERE repo = ?1 UNION ALL
+                     SELECT (SELECT min(name) FROM tag WHERE repo = ?1 AND name > tagged.name) FROM tagged WHERE tagged.name IS NOT NULL),
+                 linked(name) AS (SELECT min(name) FROM link WHERE repo = ?1 AND manifest = 1 UNION ALL
+                     SELECT (SELECT min(name) FROM link WHERE repo = ?1 AND manifest = 1 AND name > linked.name) FROM linked WHERE linked.name IS NOT NULL)
+                 SELECT name FROM tagged WHERE name IS NOT NULL UNION SELECT name FROM linked WHERE name IS NOT NULL ORDER BY 1",
             )?;
             readable(statement.query_map(params![repo], |row| row.get(0))?)
         })
