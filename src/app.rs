@@ -203,9 +203,10 @@ fn virtual_repository(
         config.key.clone(),
         VirtualConfig {
             members: members.collect(),
-            deploy_to: deploy_to
-                .and_then(|key| repositories.get(key)?.writable())
-                .cloned(),
+            deploy_to: deploy_to.and_then(|key| match repositories.get(key)? {
+                Repository::Local(local) => Some(local.clone()),
+                Repository::Remote(_) | Repository::Virtual(_) => None,
+            }),
             by_timestamp: config.by_timestamp,
             exclusive_names: config.exclusive_names,
         },

@@ -252,9 +252,11 @@ impl ApiError {
             Error::TooManyUploads => (StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests),
             Error::Digest { .. } => (StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),
             Error::Manifest(ManifestError::TooLarge) => return Self::too_large(),
-            Error::Manifest(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid),
+            Error::Manifest(_) | Error::TooDeep => {
+                (StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid)
+            }
             Error::Missing(_) => (StatusCode::BAD_REQUEST, ErrorCode::ManifestBlobUnknown),
-            Error::Immutable(_) => (StatusCode::CONFLICT, ErrorCode::Denied),
+            Error::Immutable(_) | Error::Changed => (StatusCode::CONFLICT, ErrorCode::Denied),
             Error::TooMuch(_) => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid),
             Error::TooManyTags => (StatusCode::URI_TOO_LONG, ErrorCode::TagInvalid),
             Error::NoDeletes | Error::InUse => {

@@ -272,7 +272,10 @@ impl Api {
     /// The local repository of a key.
     fn local(&self, key: &str) -> Option<&Local> {
         let key = Key::parse(key).ok()?;
-        self.config.repositories.get(&key)?.writable()
+        match self.config.repositories.get(&key)? {
+            Repository::Local(local) => Some(local),
+            Repository::Remote(_) | Repository::Virtual(_) => None,
+        }
     }
 
     /// What the request has chosen before its path names an image.

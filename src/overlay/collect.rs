@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::lock::keep;
 use super::{Collection, Error, Local};
 use crate::clock;
 use crate::oci::{Digest, Name};
@@ -195,7 +196,7 @@ impl Local {
         name: &Name,
         is_due: impl Fn(&LocalLink) -> bool,
     ) -> Result<Vec<Collected>, Error> {
-        let _image = self.shared.inner.locks.image(&self.key, name).await;
+        let image = self.shared.inner.locks.image(&self.key, name).await;
         let holdings = self.store().index().holdings(&self.key, name).await?;
         let due: Vec<_> = unused(&holdings)
             .into_iter()
@@ -213,7 +214,9 @@ impl Local {
         // Pushes to this image wait meanwhile: many go in one write.
         for some in due.chunks(SWEEP) {
             let changes = some.iter().map(drop_of).collect();
-            self.store().commit_changes(changes).await?;
+            self.store()
+                .commit_keeping(changes, vec![keep(&image)])
+                .await?;
         }
         Ok(due.into_iter().map(|link| describe(name, link)).collect())
     }

@@ -55,6 +55,12 @@ pub enum Error {
     /// More tags in one request than are taken.
     #[error("at most {} tags are taken at a time", super::TAGS_MAX)]
     TooManyTags,
+    /// What was to be moved has changed since it was looked at.
+    #[error("the image changed meanwhile; try again")]
+    Changed,
+    /// Indexes of indexes of indexes.
+    #[error("indexes are nested too deeply")]
+    TooDeep,
     /// More belongs to an image than is taken over at a time.
     #[error("more than {0} manifests belong together")]
     TooMuch(usize),

@@ -2,6 +2,8 @@
 //!
 //! Nothing is copied. Each piece is held first, then looked for, and linked in one record with whatever it is needed for.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 
 use super::{Error, Local};
@@ -10,6 +12,13 @@ use crate::oci::manifest::Manifest;
 use crate::oci::{Digest, MediaType, Name, Tag};
 use crate::store::index::ManifestRow;
 use crate::store::{Change, Hold};
+
+/// The most manifests that are taken over at a time, signatures and all.
+const MANIFESTS_MAX: usize = 10_000;
+/// The most manifests and blobs together; what is written down of them has to fit into a record of the journal.
+const PIECES_MAX: usize = 100_000;
+/// The most bytes of manifests, which are in memory meanwhile.
+const BYTES_MAX: usize = 64 << 20;
 
 /// A manifest that is taken over as it is.
 #[derive(Debug, Clone)]
@@ -28,6 +37,10 @@ pub struct Intake {
     holds: Vec<Hold>,
     manifests: Vec<(TakenManifest, ManifestRow, Vec<Tag>)>,
     blobs: Vec<Digest>,
+    /// Both of them.
+    taken: HashSet<Digest>,
+    /// Bytes of the manifests.
+    bytes: usize,
     /// Whether any of it was fetched, and may not be on disk for good.
     fetched: bool,
 }
@@ -36,7 +49,7 @@ pub struct Intake {
 #[derive(Debug)]
 pub(super) struct Settled {
     pub(super) changes: Vec<(Change, Option<ManifestRow>)>,
-    _holds: Vec<Hold>,
+    pub(super) holds: Vec<Hold>,
 }
 
 impl Intake {
@@ -47,17 +60,15 @@ impl Intake {
 
     /// Whether it has this digest already.
     pub fn has(&self, digest: &Digest) -> bool {
-        self.blobs.contains(digest)
-            || self
-                .manifests
-                .iter()
-                .any(|(taken, ..)| taken.digest == *digest)
+        self.taken.contains(digest)
     }
 
     /// Takes a blob that the store has. `fetched`: a cache brought it.
     pub fn blob(&mut self, digest: Digest, fetched: bool) {
         self.fetched |= fetched;
-        self.blobs.push(digest);
+        if self.taken.insert(digest.clone()) {
+            self.blobs.push(digest);
+        }
     }
 
     /// Takes a manifest, under these tags; after everything that it points to.
@@ -67,6 +78,14 @@ impl Intake {
             media_type: taken.media_type.as_str().to_owned(),
             ..ManifestRow::of(&manifest, taken.bytes.len() as u64)
         };
+        self.bytes += taken.bytes.len();
+        if self.manifests.len() >= MANIFESTS_MAX
+            || self.taken.len() >= PIECES_MAX
+            || self.bytes > BYTES_MAX
+        {
+            return Err(Error::TooMuch(MANIFESTS_MAX));
+        }
+        self.taken.insert(taken.digest.clone());
         self.manifests.push((taken, row, tags));
         Ok(())
     }
@@ -128,9 +147,6 @@ impl Intake {
             changes.push((change, Some(row)));
             holds.push(hold);
         }
-        Ok(Settled {
-            changes,
-            _holds: holds,
-        })
+        Ok(Settled { changes, holds })
     }
 }

@@ -2,15 +2,19 @@
 //!
 //! Everything here happens under the image's lock, from the look at what is there to the record that says what is there now.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use tracing::info;
 
+use super::intake::Settled;
+use super::lock::{Guard, keep};
 use super::{Error, Intake, Local};
 use crate::clock;
 use crate::oci::manifest::{EdgeKind, Manifest};
 use crate::oci::{Algorithm, Digest, MediaType, Name, Tag};
-use crate::store::Change;
 use crate::store::index::ManifestRow;
+use crate::store::{Change, Keep};
 
 /// The most tags that one push gives.
 pub const TAGS_MAX: usize = 100;
@@ -40,7 +44,7 @@ pub struct Put {
 impl Local {
     /// Stores a manifest, durably, and lets its tags mean it. All of it or nothing.
     pub async fn put_manifest(&self, name: &Name, put: PutManifest) -> Result<Put, Error> {
-        self.put_manifest_with(name, put, &Intake::default()).await
+        self.put_manifest_with(name, put, Arc::default()).await
     }
 
     /// The same, with what `borrowed` brings linked in the same record.
@@ -48,7 +52,7 @@ impl Local {
         &self,
         name: &Name,
         put: PutManifest,
-        borrowed: &Intake,
+        borrowed: Arc<Intake>,
     ) -> Result<Put, Error> {
         if put.tags.len() > TAGS_MAX {
             return Err(Error::TooManyTags);
@@ -62,9 +66,10 @@ impl Local {
         if put.digest.is_some_and(|wanted| wanted != digest) {
             return Err(Error::Digest { found: digest });
         }
-        let _image = self.shared.inner.locks.image(&self.key, name).await;
+        let image = self.shared.inner.locks.image(&self.key, name).await;
         self.check_tags(name, &put.tags, &digest).await?;
-        self.check_edges(name, &manifest, borrowed).await?;
+        self.check_edges(name, &manifest, &borrowed).await?;
+        borrowed.check(self, name).await?;
         let row = ManifestRow {
             labels: self.store().labels(&manifest).await,
             ..ManifestRow::of(&manifest, put.bytes.len() as u64)
@@ -74,14 +79,12 @@ impl Local {
         let what = (&digest, row.media_type.as_str());
         let now = clock::now();
         let change = Change::put_manifest(&self.key, name, what, &put.tags, "pushed", now);
-        let mut settled = borrowed.settle(self, name, "pushed", now).await?;
-        let mut changes = std::mem::take(&mut settled.changes);
+        let Settled { mut changes, holds } = borrowed.settle(self, name, "pushed", now).await?;
         changes.push((change, Some(row.clone())));
-        self.store().commit_changes(changes).await?;
-        drop(settled);
-        drop(hold);
+        let kept: Vec<Keep> = vec![keep(&image), keep(&borrowed), Arc::new((holds, hold))];
+        self.store().commit_keeping(changes, kept).await?;
         if !put.tags.is_empty() {
-            self.retain(name, &put.tags).await?;
+            self.retain((name, &image), &put.tags).await?;
         }
         Ok(Put {
             digest,
@@ -134,7 +137,11 @@ impl Local {
     }
 
     /// Lets the oldest tags go beyond `max_unique_tags`. Those just pushed, and immutable ones, stay.
-    pub(super) async fn retain(&self, name: &Name, pushed: &[Tag]) -> Result<(), Error> {
+    pub(super) async fn retain(
+        &self,
+        (name, image): (&Name, &Guard),
+        pushed: &[Tag],
+    ) -> Result<(), Error> {
         let most = self.config.max_unique_tags;
         if most == 0 {
             return Ok(());
@@ -149,25 +156,32 @@ impl Local {
             let change = Change::drop_tag(&self.key, name, &tag, clock::now());
             (change, None)
         });
-        Ok(self.store().commit_changes(changes.collect()).await?)
+        let changes = changes.collect();
+        Ok(self
+            .store()
+            .commit_keeping(changes, vec![keep(image)])
+            .await?)
     }
 
     /// Deletes a tag; what it means stays until it is collected.
     pub async fn delete_tag(&self, name: &Name, tag: &Tag) -> Result<(), Error> {
         self.may_delete()?;
-        let _image = self.shared.inner.locks.image(&self.key, name).await;
+        let image = self.shared.inner.locks.image(&self.key, name).await;
         self.tag(name, tag).await?;
         if self.is_immutable(tag) {
             return Err(Error::Immutable(tag.clone()));
         }
         let change = Change::drop_tag(&self.key, name, tag, clock::now());
-        Ok(self.store().commit_change(change, None).await?)
+        Ok(self
+            .store()
+            .commit_keeping(vec![(change, None)], vec![image])
+            .await?)
     }
 
     /// Deletes a manifest with every tag that means it.
     pub async fn delete_manifest(&self, name: &Name, digest: &Digest) -> Result<(), Error> {
         self.may_delete()?;
-        let _image = self.shared.inner.locks.image(&self.key, name).await;
+        let image = self.shared.inner.locks.image(&self.key, name).await;
         self.manifest(name, digest).await?;
         let tags = self.store().index().local_tags(&self.key, name).await?;
         let fixed = tags
@@ -177,7 +191,10 @@ impl Local {
             return Err(Error::Immutable(tag));
         }
         let change = Change::drop_manifest(&self.key, name, digest, clock::now());
-        Ok(self.store().commit_change(change, None).await?)
+        Ok(self
+            .store()
+            .commit_keeping(vec![(change, None)], vec![image])
+            .await?)
     }
 
     /// Lets a tag mean a manifest that the image has.
@@ -188,7 +205,7 @@ impl Local {
         digest: &Digest,
         event: serde_json::Value,
     ) -> Result<(), Error> {
-        let _image = self.shared.inner.locks.image(&self.key, name).await;
+        let image = self.shared.inner.locks.image(&self.key, name).await;
         let manifest = self.manifest(name, digest).await?;
         self.check_tags(name, std::slice::from_ref(tag), digest)
             .await?;
@@ -203,13 +220,13 @@ impl Local {
         let change = Change::put_manifest(&self.key, name, what, tags, "rolled back", now);
         let event = Change::event(&self.key, name, event, now);
         let changes = vec![(change, Some(row.clone())), (event, None)];
-        Ok(self.store().commit_changes(changes).await?)
+        Ok(self.store().commit_keeping(changes, vec![image]).await?)
     }
 
     /// Deletes an image, tags, manifests, blobs; all of it or nothing. False where there is none.
     pub async fn remove_image(&self, name: &Name) -> Result<bool, Error> {
         self.may_delete()?;
-        let _image = self.shared.inner.locks.image(&self.key, name).await;
+        let image = self.shared.inner.locks.image(&self.key, name).await;
         let mut holdings = self.store().index().holdings(&self.key, name).await?;
         let fixed = holdings
             .tags
@@ -233,26 +250,29 @@ impl Local {
             })
             .collect();
         let found = !changes.is_empty();
-        self.store().commit_changes(changes).await?;
+        self.store().commit_keeping(changes, vec![image]).await?;
         Ok(found)
     }
 
     /// Deletes a blob that no manifest of the image needs.
     pub async fn delete_blob(&self, name: &Name, digest: &Digest) -> Result<(), Error> {
         self.may_delete()?;
-        let _image = self.shared.inner.locks.image(&self.key, name).await;
+        let image = self.shared.inner.locks.image(&self.key, name).await;
         let index = self.store().index();
         match index.local_link(&self.key, name, digest).await? {
             None => Err(Error::BlobUnknown),
             Some((link, needed)) if link.is_manifest || needed => Err(Error::InUse),
             Some(_) => {
                 let change = Change::drop_blob(&self.key, name, digest, clock::now());
-                Ok(self.store().commit_change(change, None).await?)
+                Ok(self
+                    .store()
+                    .commit_keeping(vec![(change, None)], vec![image])
+                    .await?)
             }
         }
     }
 
-    fn may_delete(&self) -> Result<(), Error> {
+    pub(super) fn may_delete(&self) -> Result<(), Error> {
         if self.config.delete {
             Ok(())
         } else {

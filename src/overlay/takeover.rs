@@ -1,13 +1,16 @@
 //! Taking an image over from somewhere else in the store, and out of where it was: one record of the journal.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use super::collect::live;
+use super::intake::Settled;
+use super::lock::keep;
 use super::{Error, Intake, Local};
 use crate::clock;
 use crate::oci::{Digest, Name, Tag};
-use crate::store::Change;
 use crate::store::index::ManifestRow;
+use crate::store::{Change, Keep};
 
 /// Properties: keys with their values.
 pub type Properties = BTreeMap<String, Vec<String>>;
@@ -16,7 +19,7 @@ pub type Properties = BTreeMap<String, Vec<String>>;
 #[derive(Debug)]
 pub struct Takeover<'a> {
     /// What the target gets.
-    pub intake: &'a Intake,
+    pub intake: Arc<Intake>,
     /// What goes from where it was.
     pub source: Option<MoveOut<'a>>,
     /// Properties that tags have from now on.
@@ -36,6 +39,8 @@ pub struct MoveOut<'a> {
     pub name: &'a Name,
     /// Its tags, and what they meant when they were looked up.
     pub tags: Vec<(Tag, Digest)>,
+    /// Tags made of a digest, which go only when nothing needs that digest here any more: tag, what it means, what it is about.
+    pub about: Vec<(Tag, Digest, Digest)>,
 }
 
 impl Local {
@@ -47,8 +52,8 @@ impl Local {
             .source
             .as_ref()
             .map_or(target, |source| (&*source.local.key, source.name));
-        let _images = locks.images(target, other).await;
-        let intake = takeover.intake;
+        let images = locks.images(target, other).await;
+        let intake = &takeover.intake;
         let mut tags = Vec::new();
         for (digest, wanted) in intake.manifests() {
             self.check_tags(name, wanted, digest).await?;
@@ -63,8 +68,7 @@ impl Local {
             return Ok(());
         }
         let now = clock::now();
-        let mut settled = intake.settle(self, name, "promoted", now).await?;
-        let mut changes = std::mem::take(&mut settled.changes);
+        let Settled { mut changes, holds } = intake.settle(self, name, "promoted", now).await?;
         changes.extend(gone);
         for (tag, properties) in takeover.properties {
             let set = (properties, Vec::new());
@@ -74,9 +78,9 @@ impl Local {
             ));
         }
         changes.push((Change::event(&self.key, name, takeover.event, now), None));
-        self.store().commit_changes(changes).await?;
-        drop(settled);
-        self.retain(name, &tags).await
+        let kept: Vec<Keep> = vec![keep(&images), keep(&takeover.intake), Arc::new(holds)];
+        self.store().commit_keeping(changes, kept).await?;
+        self.retain((name, &images), &tags).await
     }
 }
 
@@ -88,41 +92,60 @@ impl MoveOut<'_> {
         intake: &Intake,
     ) -> Result<Vec<(Change, Option<ManifestRow>)>, Error> {
         let (local, name) = (self.local, self.name);
+        local.may_delete()?;
         let is_same_image = local.key() == target && name == target_name;
         let now = clock::now();
-        let mut changes = Vec::new();
-        let index = local.store().index();
-        let mut holdings = index.holdings(&local.key, name).await?;
-        let stays =
-            |tag: &Tag| is_same_image && intake.manifests().any(|(_, wanted)| wanted.contains(tag));
+        let mut holdings = local.store().index().holdings(&local.key, name).await?;
+        let kept: HashSet<&Tag> = if is_same_image {
+            intake.manifests().flat_map(|(_, tags)| tags).collect()
+        } else {
+            HashSet::new()
+        };
         let mut dropped = HashSet::new();
         for (tag, digest) in &self.tags {
-            let is_there = holdings
-                .tags
-                .iter()
-                .any(|(there, served, _)| there == tag && served == digest);
-            if !is_there || stays(tag) {
-                continue;
+            if holdings.means(tag, digest) && !kept.contains(tag) {
+                dropped.insert(tag.clone());
             }
-            if local.is_immutable(tag) {
-                return Err(Error::Immutable(tag.clone()));
-            }
-            changes.push((Change::drop_tag(&local.key, name, tag, now), None));
-            dropped.insert(tag.clone());
         }
+        holdings.tags.retain(|(tag, ..)| !dropped.contains(tag));
+        // What is still needed without the tags that are made of a digest keeps those that are about it.
+        let about: HashSet<&Tag> = self.about.iter().map(|(tag, ..)| tag).collect();
+        let mut plain = holdings.clone();
+        plain.tags.retain(|(tag, ..)| !about.contains(tag));
+        let needed = live(&plain);
+        for (tag, digest, subject) in &self.about {
+            if holdings.means(tag, digest) && !needed.contains(subject) && !kept.contains(tag) {
+                dropped.insert(tag.clone());
+            }
+        }
+        if let Some(fixed) = dropped.iter().find(|tag| local.is_immutable(tag)) {
+            return Err(Error::Immutable(fixed.clone()));
+        }
+        let drop_tag = |tag| (Change::drop_tag(&local.key, name, tag, now), None);
+        let mut changes: Vec<_> = dropped.iter().map(drop_tag).collect();
         if is_same_image {
             return Ok(changes);
         }
         holdings.tags.retain(|(tag, ..)| !dropped.contains(tag));
         let live = live(&holdings);
-        for (digest, _) in intake.manifests() {
-            let is_there = holdings
-                .links
-                .iter()
-                .any(|link| link.is_manifest && link.digest == *digest);
-            if is_there && !live.contains(digest) {
-                changes.push((Change::drop_manifest(&local.key, name, digest, now), None));
-            }
+        let there: HashSet<&Digest> = holdings
+            .links
+            .iter()
+            .filter(|link| link.is_manifest && !live.contains(&link.digest))
+            .map(|link| &link.digest)
+            .collect();
+        let goes = intake
+            .manifests()
+            .map(|(digest, _)| digest)
+            .filter(|digest| there.contains(digest));
+        let goes: HashSet<&Digest> = goes.collect();
+        // What came to refer to it since it was looked up must not be left behind with nothing to hold it.
+        let mut held = holdings.edges.iter();
+        if held.any(|(from, to)| goes.contains(from) && there.contains(to) && !goes.contains(to)) {
+            return Err(Error::Changed);
+        }
+        for digest in goes {
+            changes.push((Change::drop_manifest(&local.key, name, digest, now), None));
         }
         Ok(changes)
     }

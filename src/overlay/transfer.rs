@@ -1,5 +1,7 @@
 //! Uploads in motion: opening, appending, finishing, cancelling, mounting.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tracing::debug;
@@ -10,7 +12,7 @@ use super::{Error, Local};
 use crate::body::Chunks;
 use crate::clock;
 use crate::oci::{Algorithm, Digest, Name};
-use crate::store::Change;
+use crate::store::{Change, Hold, Keep};
 
 /// How much is written and hashed at a time, while the next comes in.
 const BATCH: usize = 1 << 20;
@@ -89,9 +91,7 @@ impl Local {
         sessions.remove(id);
         let hold = self.store().hold(digest);
         progress.file.publish(&hold).await?;
-        self.link(name, digest).await?;
-        drop(hold);
-        Ok(())
+        self.link(name, digest, hold).await
     }
 
     async fn complete(
@@ -144,8 +144,7 @@ impl Local {
         if local.open_blob(from, digest).await.is_err() {
             return Ok(false);
         }
-        self.link(name, digest).await?;
-        drop(hold);
+        self.link(name, digest, hold).await?;
         Ok(true)
     }
 
@@ -154,10 +153,14 @@ impl Local {
         Ok(self.store().index().local_holders(digest).await?)
     }
 
-    async fn link(&self, name: &Name, digest: &Digest) -> Result<(), Error> {
+    async fn link(&self, name: &Name, digest: &Digest, hold: Hold) -> Result<(), Error> {
         self.shared.inner.touched.note(&self.key, name, digest);
         let change = Change::link_blob(&self.key, name, digest, clock::now());
-        Ok(self.store().commit_change(change, None).await?)
+        let keep: Vec<Keep> = vec![Arc::new(hold)];
+        Ok(self
+            .store()
+            .commit_keeping(vec![(change, None)], keep)
+            .await?)
     }
 }
 

@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 
 use super::Error;
 use super::image::Repository;
-use crate::cache::{OpenBlob, Promise, Want};
+use crate::cache::{self, OpenBlob, Promise, Reason, Want};
 use crate::oci::manifest::{EdgeKind, Manifest};
 use crate::oci::{Accept, Digest, MediaType, Name, Reference, Tag};
 use crate::overlay::{self, Intake, Local, TakenManifest};
@@ -24,12 +24,24 @@ pub(super) struct Route<'a> {
     pub(super) everything: bool,
 }
 
+/// How deep indexes may be nested (RELIABILITY P38).
+const DEPTH_MAX: usize = 4;
+
 impl Route<'_> {
     /// Takes what a manifest points to and the target does not have; what the source does not have either stays out.
     pub(super) async fn edges(
         &self,
         manifest: &Manifest,
         intake: &mut Intake,
+    ) -> Result<(), Error> {
+        self.edges_at(manifest, intake, 0).await
+    }
+
+    async fn edges_at(
+        &self,
+        manifest: &Manifest,
+        intake: &mut Intake,
+        depth: usize,
     ) -> Result<(), Error> {
         let (local, name) = self.into;
         for (kind, descriptor) in manifest.edges() {
@@ -43,7 +55,10 @@ impl Route<'_> {
                 continue;
             }
             let taken = if kind == EdgeKind::Child {
-                Box::pin(self.manifest(digest, intake)).await
+                if depth >= DEPTH_MAX {
+                    return Err(overlay::Error::TooDeep.into());
+                }
+                Box::pin(self.manifest_at(digest, intake, depth + 1)).await
             } else {
                 self.blob(digest, intake).await
             };
@@ -57,8 +72,17 @@ impl Route<'_> {
 
     /// Takes a manifest and all that it points to.
     pub(super) async fn manifest(&self, digest: &Digest, intake: &mut Intake) -> Result<(), Error> {
+        self.manifest_at(digest, intake, 0).await
+    }
+
+    async fn manifest_at(
+        &self,
+        digest: &Digest,
+        intake: &mut Intake,
+        depth: usize,
+    ) -> Result<(), Error> {
         let taken = self.read(&Reference::Digest(digest.clone())).await?;
-        self.take(taken, Vec::new(), intake).await
+        self.take_at(taken, Vec::new(), intake, depth).await
     }
 
     /// Takes a manifest that was read, under these tags, and all that it points to.
@@ -68,9 +92,19 @@ impl Route<'_> {
         tags: Vec<Tag>,
         intake: &mut Intake,
     ) -> Result<(), Error> {
+        self.take_at(taken, tags, intake, 0).await
+    }
+
+    async fn take_at(
+        &self,
+        taken: TakenManifest,
+        tags: Vec<Tag>,
+        intake: &mut Intake,
+        depth: usize,
+    ) -> Result<(), Error> {
         let manifest =
             Manifest::parse(&taken.bytes, Some(&taken.media_type)).map_err(overlay::Error::from)?;
-        self.edges(&manifest, intake).await?;
+        self.edges_at(&manifest, intake, depth).await?;
         Ok(intake.manifest(taken, tags)?)
     }
 
@@ -104,9 +138,12 @@ async fn drain(open: &OpenBlob) -> Result<(), Error> {
     if open.is_verified() {
         return Ok(());
     }
+    if open.status().reason() == Reason::DiskFull {
+        return Err(overlay::Error::Full.into());
+    }
     let mut body = Box::pin(open.read(0, open.size(), Promise::ToEnd));
     while let Some(chunk) = body.next().await {
-        chunk.map_err(|error| overlay::Error::Body(error.to_string()))?;
+        chunk.map_err(|_broke_off| cache::Error::GivenUp)?;
     }
     Ok(())
 }

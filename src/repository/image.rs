@@ -58,12 +58,21 @@ impl Repository {
         }
     }
 
-    /// The local repository that takes what is written to this one.
-    pub fn writable(&self) -> Option<&Local> {
+    /// The local repository that takes what is written to this one under a name.
+    pub fn writable(&self, name: &Name) -> Option<&Local> {
         match self {
             Self::Local(local) => Some(local),
-            Self::Virtual(several) => several.deploy_to(),
+            Self::Virtual(several) => several.deploy_to(name),
             Self::Remote(_) => None,
+        }
+    }
+
+    /// Whether it is a local repository, or has one that takes what is written to it.
+    pub fn takes_writes(&self) -> bool {
+        match self {
+            Self::Local(_) => true,
+            Self::Virtual(several) => several.target().is_some(),
+            Self::Remote(_) => false,
         }
     }
 
@@ -74,7 +83,7 @@ impl Repository {
         name: &Name,
         put: PutManifest,
     ) -> Result<Put, Error> {
-        let local = self.writable().ok_or(Error::ReadOnly)?;
+        let local = self.writable(name).ok_or(Error::ReadOnly)?;
         let mut borrowed = Intake::default();
         if let Self::Virtual(_) = self
             && let Ok(manifest) = Manifest::parse(&put.bytes, put.media_type.as_ref())
@@ -87,7 +96,9 @@ impl Repository {
             };
             route.edges(&manifest, &mut borrowed).await?;
         }
-        Ok(local.put_manifest_with(name, put, &borrowed).await?)
+        Ok(local
+            .put_manifest_with(name, put, Arc::new(borrowed))
+            .await?)
     }
 
     /// Opens a blob for reading.

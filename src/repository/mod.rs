@@ -54,6 +54,22 @@ impl Error {
         self.verdict() == Verdict::Absent
     }
 
+    /// Whether it says that the mirror may not ask.
+    fn is_offline(&self) -> bool {
+        matches!(self, Self::Remote(cache::Error::Offline))
+    }
+
+    /// Whether it says that something does not exist: not that nobody may or could ask.
+    pub fn is_nothing(&self) -> bool {
+        self.is_absence()
+            && match self {
+                Self::Remote(error) => {
+                    matches!(error, cache::Error::NotFound | cache::Error::StillAbsent)
+                }
+                Self::Local(_) | Self::ReadOnly => true,
+            }
+    }
+
     fn verdict(&self) -> Verdict {
         match self {
             Self::Remote(error) => match error {

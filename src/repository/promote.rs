@@ -4,6 +4,7 @@
 //! brought into the store and held; then one record of the journal links all of it, moves the tags, and says who did it.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
 use crate::cache::{OpenManifest, Want};
 use crate::oci::{Accept, Digest, Name, Reference, Tag};
@@ -14,8 +15,6 @@ use super::Error;
 use super::borrow::Route;
 use super::image::Repository;
 
-/// The most manifests that one promotion takes along, signatures and all.
-const MANIFESTS_MAX: usize = 10_000;
 /// What cosign puts behind the tag of a digest.
 const COSIGN: [&str; 3] = [".sig", ".att", ".sbom"];
 
@@ -62,7 +61,17 @@ impl Promotion<'_> {
             let digest = self.tagged(&route, &tag, &target, &mut intake).await?;
             tags.push((tag, target, digest));
         }
-        tags.extend(self.about(&route, &mut intake).await?);
+        let named: Vec<_> = tags
+            .iter()
+            .map(|(tag, _, digest): &(Tag, Tag, Digest)| (tag.clone(), digest.clone()))
+            .collect();
+        let about = self.about(&route, &mut intake).await?;
+        let intake = Arc::new(intake);
+        tags.extend(
+            about
+                .iter()
+                .map(|(tag, digest, _)| (tag.clone(), tag.clone(), digest.clone())),
+        );
         let promoted = Promoted {
             manifests: intake
                 .manifests()
@@ -76,11 +85,8 @@ impl Promotion<'_> {
             Repository::Local(source) if !self.copy => Some(MoveOut {
                 local: source,
                 name: self.from.1,
-                tags: promoted
-                    .tags
-                    .iter()
-                    .map(|(tag, _, digest)| (tag.clone(), digest.clone()))
-                    .collect(),
+                tags: named,
+                about,
             }),
             Repository::Local(_) | Repository::Remote(_) | Repository::Virtual(_) => None,
         };
@@ -94,7 +100,7 @@ impl Promotion<'_> {
         properties.retain(|(_, set)| !set.is_empty());
         let takeover = Takeover {
             properties,
-            intake: &intake,
+            intake,
             source,
             event: self.event(&promoted),
             dry_run: self.dry_run,
@@ -137,7 +143,6 @@ impl Promotion<'_> {
         let taken = route.read(&Reference::Tag(tag.clone())).await?;
         let digest = taken.digest.clone();
         route.take(taken, vec![target.clone()], intake).await?;
-        within(intake)?;
         Ok(digest)
     }
 
@@ -146,7 +151,7 @@ impl Promotion<'_> {
         &self,
         route: &Route<'_>,
         intake: &mut Intake,
-    ) -> Result<Vec<(Tag, Tag, Digest)>, Error> {
+    ) -> Result<Vec<(Tag, Digest, Digest)>, Error> {
         let (from, name) = self.from;
         let mut tags = Vec::new();
         let mut seen = HashSet::new();
@@ -161,7 +166,8 @@ impl Promotion<'_> {
             let before = intake.manifests().count();
             let referrers = match from.referrers(route.hops, name, &digest).await {
                 Ok(found) => found.what.0,
-                Err(error) if error.is_absence() => Vec::new(),
+                // What nobody could ask about may have signatures: then it does not go without them.
+                Err(error) if error.is_nothing() => Vec::new(),
                 Err(error) => return Err(error),
             };
             for referrer in referrers {
@@ -177,10 +183,9 @@ impl Promotion<'_> {
                     // All tags go anyway.
                     continue;
                 }
-                let digest = self.tagged(route, &tag, &tag, intake).await?;
-                tags.push((tag.clone(), tag, digest));
+                let means = self.tagged(route, &tag, &tag, intake).await?;
+                tags.push((tag, means, digest.clone()));
             }
-            within(intake)?;
             let new = intake.manifests().skip(before);
             queue.extend(new.map(|(digest, _)| digest.clone()));
         }
@@ -201,7 +206,7 @@ impl Promotion<'_> {
             let asked = from.manifest(hops, name, &reference, &accept, Want::Head);
             match asked.await.map(|found| found.what) {
                 Ok(OpenManifest { .. }) => found.push(tag),
-                Err(error) if error.is_absence() => {}
+                Err(error) if error.is_nothing() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -232,11 +237,4 @@ impl Promotion<'_> {
             "tags": tags,
         })
     }
-}
-
-fn within(intake: &Intake) -> Result<(), Error> {
-    if intake.manifests().count() > MANIFESTS_MAX {
-        return Err(overlay::Error::TooMuch(MANIFESTS_MAX).into());
-    }
-    Ok(())
 }

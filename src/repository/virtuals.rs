@@ -77,6 +77,13 @@ impl Misses {
     fn note(&mut self, member: &Member, error: Error) -> Result<(), Error> {
         match error.verdict() {
             Verdict::Absent => {
+                // What a member says of itself, such as "denied", is not told of the whole.
+                let nothing = Error::Remote(cache::Error::NotFound);
+                let error = if error.is_nothing() || error.is_offline() {
+                    error
+                } else {
+                    nothing
+                };
                 self.absence.get_or_insert(error);
             }
             Verdict::Failed => {
@@ -116,8 +123,17 @@ impl Virtual {
     }
 
     /// Where pushes and deletes go.
-    pub fn deploy_to(&self) -> Option<&Local> {
+    pub fn target(&self) -> Option<&Local> {
         self.config.deploy_to.as_ref()
+    }
+
+    /// Where pushes and deletes of a name go: nowhere, where that member is not asked for the name and it could not be pulled again.
+    pub fn deploy_to(&self, name: &Name) -> Option<&Local> {
+        let target = self.target()?;
+        let mut members = self.config.members.iter();
+        members
+            .any(|member| member.key.as_str() == target.key() && member.takes(name))
+            .then_some(target)
     }
 
     /// Opens a blob for reading.
@@ -205,7 +221,8 @@ impl Virtual {
                 Err(error) => misses.note(member, error)?,
             }
         }
-        if !any {
+        // An empty list says nothing while somebody else could not be asked.
+        if !any || (tags.is_empty() && misses.outage.is_some()) {
             return Err(misses.error());
         }
         let status = merged(&misses);
@@ -233,6 +250,9 @@ impl Virtual {
                             list.push(descriptor);
                         }
                     }
+                }
+                Err(error) if error.is_absence() && !error.is_nothing() => {
+                    misses.outage.get_or_insert(error);
                 }
                 Err(error) => misses.note(member, error)?,
             }
@@ -266,8 +286,9 @@ impl Virtual {
         let members = self.config.members.iter();
         let mut members: Vec<&Member> = members.filter(|member| member.takes(name)).collect();
         if self.config.exclusive_names && !name.as_str().starts_with(LIBRARY) {
+            // Whatever the patterns say: a name that is held here is nobody else's to fill.
             let mut held = false;
-            for member in &members {
+            for member in &self.config.members {
                 if let Repository::Local(local) = &member.repository {
                     held = held || local.holds(name).await?;
                 }
@@ -317,9 +338,7 @@ impl Virtual {
     ) -> Result<Found<OpenManifest>, Error> {
         let reference = Reference::Tag(tag.clone());
         let members = self.reachable(name).await?;
-        let looks = members
-            .iter()
-            .map(|member| look(member, hops, name, tag, accept));
+        let looks = members.iter().map(|member| look(member, hops, name, tag));
         let looks = futures_util::future::join_all(looks).await;
         let mut misses = Misses::default();
         let mut newest: Option<(Wall, &Member)> = None;
@@ -358,16 +377,13 @@ impl Member {
 }
 
 /// When a member's tag last moved.
-async fn look(
-    member: &Member,
-    hops: &Hops,
-    name: &Name,
-    tag: &Tag,
-    accept: &Accept,
-) -> Result<Wall, Error> {
+async fn look(member: &Member, hops: &Hops, name: &Name, tag: &Tag) -> Result<Wall, Error> {
     match &member.repository {
         Repository::Local(local) => Ok(local.tag_pushed(name, tag).await?),
-        Repository::Remote(remote) => Ok(remote.tag_moved(hops, name, tag, accept).await?),
+        Repository::Remote(remote) => {
+            let accept = Accept::everything();
+            Ok(remote.tag_moved(hops, name, tag, &accept).await?)
+        }
         Repository::Virtual(_) => Err(Error::Remote(cache::Error::NotFound)),
     }
 }

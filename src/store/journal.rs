@@ -4,6 +4,7 @@
 //! The index may lose its newest transactions, or all of itself: a start takes in again whatever it has not. A journal that could not be
 //! synced takes nothing more until the next start, because nobody knows what of it is on disk.
 
+use std::any::Any;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -27,6 +28,8 @@ const QUEUE: usize = 1024;
 const GROUP: usize = 256;
 /// Changes that a start takes in at a time.
 const REPLAY: usize = 512;
+/// Records that the index has not taken before nothing more is.
+const PENDING: usize = 4096;
 /// Bytes that are allocated ahead, so that a full disk is met before a record is half written.
 const AHEAD: u64 = 1 << 20;
 
@@ -37,8 +40,12 @@ pub(super) struct Journal {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// What must not be let go of before a record is answered, even if whoever asked is gone: locks, holds.
+pub type Keep = Arc<dyn Any + Send + Sync>;
+
 struct Job {
     changes: Vec<(Change, Option<ManifestRow>)>,
+    keep: Vec<Keep>,
     reply: oneshot::Sender<Result<(), StoreError>>,
 }
 
@@ -49,6 +56,8 @@ struct Log {
     end: u64,
     allocated: u64,
     sequence: u64,
+    /// What stands in the file and the index has not taken.
+    pending: Vec<Work>,
 }
 
 /// A journal that was read, before its thread runs.
@@ -59,10 +68,12 @@ pub(super) struct Opened {
 }
 
 impl Journal {
-    /// Reads the journal in `file` and takes into `index` what it has not. `bytes_of` reads a manifest. Blocks.
+    /// Reads the journal in `file` and takes into `index` what it has not. `bytes_of` reads a manifest; `set_aside` keeps what stands at the
+    /// end and is no record. Blocks.
     pub(super) fn open(
         file: File,
         index: &Index,
+        set_aside: impl Fn(&[u8]) -> io::Result<()>,
         bytes_of: impl Fn(&Digest) -> Option<Vec<u8>>,
     ) -> io::Result<(Self, Opened)> {
         let length = file.metadata()?.len();
@@ -77,9 +88,14 @@ impl Journal {
         }
         let end = u64::try_from(contents.end).unwrap_or(length);
         if end < length {
+            let tail = bytes.get(contents.end..).unwrap_or_default();
+            if tail.iter().any(|byte| *byte != 0) {
+                // A torn write as a rule; but if it is damage, it is not for us to destroy.
+                set_aside(tail)?;
+            }
             info!(
                 bytes = length - end,
-                "the last write of the journal did not end; nobody was told of it"
+                "the last write of the journal did not end; it is put into quarantine"
             );
             file.set_len(end)?;
             file.sync_data()?;
@@ -94,9 +110,12 @@ impl Journal {
             }
             let Transaction(changes) = match serde_json::from_slice(frame.payload) {
                 Ok(transaction) => transaction,
+                // Skipped, it would be lost for the program that can read it as well.
                 Err(problem) => {
-                    error!(sequence = frame.sequence, %problem, "a record of the journal cannot be read; a newer program wrote it");
-                    continue;
+                    return Err(io::Error::other(format!(
+                        "record {} cannot be read, a newer program wrote it ({problem}); start that one",
+                        frame.sequence
+                    )));
                 }
             };
             replayed += 1;
@@ -127,6 +146,7 @@ impl Journal {
             end,
             allocated: end,
             sequence: sequence.unwrap_or(0).max(applied),
+            pending: Vec::new(),
         };
         let journal = Self {
             queue: sender,
@@ -163,9 +183,14 @@ impl Journal {
     pub(super) async fn commit(
         &self,
         changes: Vec<(Change, Option<ManifestRow>)>,
+        keep: Vec<Keep>,
     ) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        let job = Job { changes, reply };
+        let job = Job {
+            changes,
+            keep,
+            reply,
+        };
         self.queue.send(job).await.map_err(|_closed| closed())?;
         answer.await.map_err(|_closed| closed())?
     }
@@ -181,9 +206,15 @@ fn closed() -> StoreError {
 fn run(log: &mut Log, jobs: Vec<Job>, shared: &Shared) {
     let mut bytes = Vec::new();
     let mut work = Vec::new();
-    let mut replies = Vec::new();
+    let (mut replies, mut kept) = (Vec::new(), Vec::new());
     let before = log.sequence;
-    for Job { changes, reply } in jobs {
+    for Job {
+        changes,
+        keep,
+        reply,
+    } in jobs
+    {
+        kept.extend(keep);
         let transaction = Transaction(changes.iter().map(|(change, _)| change.clone()).collect());
         let payload = serde_json::to_vec(&transaction).unwrap_or_default();
         let sequence = log.sequence + 1;
@@ -217,18 +248,25 @@ fn run(log: &mut Log, jobs: Vec<Job>, shared: &Shared) {
             return;
         }
     }
-    match shared.take_in(work) {
+    // What the index did not take before comes first: it must never be told of later records alone.
+    log.pending.extend(work);
+    match shared.take_in(log.pending.clone()) {
         Ok(()) => {
+            log.pending.clear();
             for reply in replies {
                 let _gone = reply.send(Ok(()));
             }
         }
         Err(error) => {
-            error!(%error, "changes stand in the journal and not in the index; the next start takes them in");
+            error!(%error, "changes stand in the journal and not in the index; the next one takes them along, or the next start");
+            if log.pending.len() > PENDING {
+                log.broken();
+            }
             let text = error.to_string();
             answer(replies, &|| StoreError::Io(io::Error::other(text.clone())));
         }
     }
+    drop(kept);
 }
 
 enum Trouble {

@@ -57,6 +57,7 @@ pub use change::Change;
 pub use error::{CommitError, OpenError, StageError, StoreError};
 pub use holds::Hold;
 pub use index::{Index, IndexError};
+pub use journal::Keep;
 pub use staged::{Part, Staged};
 pub use uploads::{FoundUpload, UploadFile};
 pub use verify::Verified;

@@ -278,6 +278,8 @@ impl Shared {
     /// Lets a blob go. Answers the bytes that this frees; none where it is pinned, pushed, held by a push under way, or gone.
     pub(super) fn evict(&self, digest: &Digest, even_held: bool) -> Result<u64, StoreError> {
         let _key = self.keys.lock(digest);
+        // Whoever looks from here on has to wait for the key; whoever looked before holds it.
+        self.files.remove(digest);
         if !even_held && self.holds.is_held(digest) {
             return Ok(0);
         }

@@ -50,7 +50,15 @@ pub(super) fn open(
     let (index, rebuilt) = Index::open(&root, !was_clean, now).map_err(at(&Index::file(&root)))?;
     let (journal, opened) = layout
         .open_journal()
-        .and_then(|file| Journal::open(file, &index, |digest| read_small(&layout, digest)))
+        .and_then(|file| {
+            let aside = root
+                .join("quarantine")
+                .join(format!("journal-{}", now.as_ms()));
+            let set_aside = |tail: &[u8]| std::fs::write(&aside, tail);
+            Journal::open(file, &index, set_aside, |digest| {
+                read_small(&layout, digest)
+            })
+        })
         .map_err(at(&root.join("journal")))?;
     let totals = first_figures(&index).unwrap_or_else(|error| {
         warn!(%error, "the index does not give its figures; they are counted anew");

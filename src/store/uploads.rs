@@ -117,7 +117,10 @@ impl Store {
         change: super::Change,
         row: Option<super::index::ManifestRow>,
     ) -> Result<(), StoreError> {
-        self.shared.journal.commit(vec![(change, row)]).await
+        self.shared
+            .journal
+            .commit(vec![(change, row)], Vec::new())
+            .await
     }
 
     /// The same for several changes, which stand or fall together; readers see them before or after.
@@ -125,10 +128,19 @@ impl Store {
         &self,
         changes: Vec<(super::Change, Option<super::index::ManifestRow>)>,
     ) -> Result<(), StoreError> {
+        self.commit_keeping(changes, Vec::new()).await
+    }
+
+    /// The same; `keep` is let go of when it is done, even if the caller has gone away before.
+    pub async fn commit_keeping(
+        &self,
+        changes: Vec<(super::Change, Option<super::index::ManifestRow>)>,
+        keep: Vec<super::Keep>,
+    ) -> Result<(), StoreError> {
         if changes.is_empty() {
             return Ok(());
         }
-        self.shared.journal.commit(changes).await
+        self.shared.journal.commit(changes, keep).await
     }
 }
 

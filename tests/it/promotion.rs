@@ -349,3 +349,63 @@ async fn a_layer_that_old_and_new_share_stays() {
     );
     assert!(client.has("prod-local/app", "latest", &new).await);
 }
+
+#[tokio::test]
+async fn what_another_tag_still_needs_is_not_moved_away() {
+    let tables = "[local.dev-local]\n[local.prod-local]\n[local.fixed-local]\ndelete = false\n";
+    let mirror = Mirror::with(&[], tables).await;
+    let client = mirror.client();
+    let image = image::small(Flavour::Oci, 1);
+    for (name, tag) in [
+        ("dev-local/app", "1"),
+        ("dev-local/app", "latest"),
+        ("fixed-local/app", "1"),
+    ] {
+        client.push(name, tag, &image).await;
+    }
+    let cosign = image::artifact(None, "application/vnd.cosign", b"3");
+    let signature = format!("{}.sig", image.digest().replace(':', "-"));
+    push_artifact(&client, "dev-local/app", &signature, &cosign).await;
+    let wanted =
+        |tag: &str| json!({"targetRepo": "prod-local", "dockerRepository": "app", "tag": tag});
+    promoted(&client, FROM_DEV, wanted("1")).await;
+    for name in ["dev-local/app", "prod-local/app"] {
+        assert!(client.has(name, &signature, &cosign).await, "{name}");
+    }
+    promoted(&client, FROM_DEV, wanted("latest")).await;
+    assert!(is_gone(&client, "dev-local/app", &signature).await);
+    // What may not be deleted is copied and not moved.
+    let path = "/api/docker/fixed-local/v2/promote";
+    let refused = promote(&client, path, wanted("1")).await;
+    assert_eq!(
+        refused.status,
+        StatusCode::METHOD_NOT_ALLOWED,
+        "{refused:?}"
+    );
+    let mut copy = wanted("1");
+    copy["copy"] = json!(true);
+    promoted(&client, path, copy).await;
+    assert!(client.has("fixed-local/app", "1", &image).await);
+}
+
+#[tokio::test]
+async fn indexes_of_indexes_without_end_are_refused() {
+    let mirror = Mirror::with(&[], TABLES).await;
+    let client = mirror.client();
+    let mut below = image::small(Flavour::Oci, 1).root;
+    client
+        .push("dev-local/app", "0", &image::small(Flavour::Oci, 1))
+        .await;
+    for n in 1..200 {
+        let index = json!({"schemaVersion": 2, "mediaType": image::OCI_INDEX, "manifests": [below.descriptor()], "annotations": {"n": n.to_string()}});
+        below = Content::json(image::OCI_INDEX, &index);
+        let answer = client
+            .put_manifest("dev-local/app", &n.to_string(), &below)
+            .await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
+    }
+    let wanted = |tag: &str| json!({"targetRepo": "prod-local", "dockerRepository": "app", "tag": tag, "copy": true});
+    let refused = promote(&client, FROM_DEV, wanted("199")).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
+    promoted(&client, FROM_DEV, wanted("3")).await;
+}

@@ -308,3 +308,84 @@ async fn an_image_out_of_upstreams_layers_is_pushed_whole() {
         (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN")
     );
 }
+
+#[tokio::test]
+async fn what_a_virtual_repository_would_not_show_is_not_pushed_through_it() {
+    let hub = Upstream::start().await;
+    let [mine, theirs] = [1, 2].map(|seed| image::small(Flavour::Oci, seed));
+    hub.hold("other/app", "1", &theirs);
+    let tables = "[local.dev-local]\n[virtual.docker-virtual]\ndeploy_to = \"dev-local\"\n\
+        members = [{ repository = \"dev-local\", include = [\"team/**\"] }, \"hub-io\"]\n";
+    let mirror = Mirror::with(&[remote("hub-io", &hub)], tables).await;
+    let client = mirror.client();
+    let refused = client.try_body(
+        http::Method::POST,
+        "/v2/other/app/blobs/uploads/",
+        "".into(),
+    );
+    assert_eq!(refused.await, Some(405));
+    // Held by its own name, it is nobody else's to fill, and nobody mounts out of it.
+    client.push("dev-local/other/app", "mine", &mine).await;
+    let asked = hub.log().len();
+    assert_eq!(
+        client.manifest("other/app", "1").await.status,
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(hub.log().len(), asked);
+    let blob = &mine.blobs[0].digest;
+    let path = format!("/v2/team/app/blobs/uploads/?mount={blob}&from=other/app");
+    let mounted = client.try_body(http::Method::POST, &path, "".into());
+    assert_eq!(mounted.await, Some(202));
+}
+
+#[tokio::test]
+async fn a_deleted_tag_gives_the_name_back_even_after_it_had_moved() {
+    let hub = Upstream::start().await;
+    let [one, two, theirs] = [1, 2, 3].map(|seed| image::small(Flavour::Oci, seed));
+    hub.hold("team/app", "1", &theirs);
+    let mirror = Mirror::with(&[remote("hub-io", &hub)], &over("")).await;
+    let client = mirror.client();
+    client.push("team/app", "1", &one).await;
+    client.push("team/app", "1", &two).await;
+    let deleted = client.delete("/v2/team/app/manifests/1").await;
+    assert_eq!(deleted.status, StatusCode::ACCEPTED);
+    assert!(
+        client
+            .manifest("team/app", "1")
+            .await
+            .is(&theirs.root.bytes)
+    );
+    // What was deployed by digest is still there, and a manifest pushed by digest alone holds the name.
+    assert!(client.has("dev-local/team/app", one.digest(), &one).await);
+    let pushed = client
+        .put_manifest("dev-local/team/app", two.digest(), &two.root)
+        .await;
+    assert_eq!(pushed.status, StatusCode::CREATED);
+    assert_eq!(
+        client.manifest("team/app", "1").await.status,
+        StatusCode::NOT_FOUND
+    );
+}
+
+#[tokio::test]
+async fn a_child_that_upstream_has_only_half_is_not_taken_over() {
+    let hub = Upstream::start().await;
+    let base = image::multi_platform(Flavour::Oci, 1, 20_000);
+    hub.hold("library/base", "1", &base);
+    let layer = base.layers()[0].digest.clone();
+    hub.script("", &layer, 99, crate::support::Act::status(404));
+    let mirror = Mirror::with(&[remote("hub-io", &hub)], &over("")).await;
+    let client = mirror.client();
+    let refused = client.put_manifest("base", "mine", &base.root).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
+    let nothing = client.manifest("dev-local/library/base", "mine").await;
+    assert_eq!(nothing.status, StatusCode::NOT_FOUND);
+    // While upstream is down, whether it has what is missing nobody can say.
+    let mut hub = hub;
+    hub.stop().await;
+    let other = image::multi_platform(Flavour::Oci, 5, 100);
+    let failed = client.put_manifest("base", "other", &other.root).await;
+    assert!(failed.status.is_server_error(), "{failed:?}");
+    let failed = client.delete("/v2/base/manifests/unknown").await;
+    assert!(failed.status.is_server_error(), "{failed:?}");
+}

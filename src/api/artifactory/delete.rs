@@ -38,7 +38,7 @@ impl Api {
             .ok_or_else(|| ApiError::no_repository(key))?;
         record.note_repository(repository.key(), "path");
         let repository = match repository {
-            Repository::Virtual(several) => match several.deploy_to() {
+            Repository::Virtual(several) => match several.target() {
                 Some(local) => &Repository::Local(local.clone()),
                 None => return Err(ApiError::read_only(several.key())),
             },

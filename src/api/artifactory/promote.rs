@@ -69,7 +69,7 @@ impl Api {
                 return Err(ApiError::bad_request(sentence));
             }
         };
-        let Some(local) = target.writable() else {
+        let Some(local) = target.writable(&into) else {
             return Err(ApiError::bad_request("targetRepo: it takes no writes"));
         };
         let promotion = Promotion {

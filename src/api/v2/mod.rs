@@ -16,7 +16,7 @@ use crate::cache::Want;
 use crate::oci::path::Endpoint;
 use crate::oci::reference::ReferenceError;
 use crate::oci::{Accept, Digest, ErrorCode, Reference};
-use crate::repository::{Chosen, Repository, Target};
+use crate::repository::{self, Chosen, Key, Repository, Target};
 
 impl Api {
     /// Answers a request under `/v2`.
@@ -83,9 +83,9 @@ impl Api {
         }
         match &endpoint {
             Endpoint::Manifest { reference, .. } => {
-                let reference = match (parse_reference(reference), repository.writable()) {
+                let reference = match (parse_reference(reference), repository.takes_writes()) {
                     // What cannot be pushed here is not here: that is what clients of a registry expect to be told.
-                    (Err(_), Some(_)) if !reference.contains(':') => {
+                    (Err(_), true) if !reference.contains(':') => {
                         return Err(ApiError::from_overlay(
                             crate::overlay::Error::ManifestUnknown,
                         ));
@@ -120,7 +120,7 @@ impl Api {
         body: Chunks,
     ) -> Result<Response<Body>, ApiError> {
         let reads = matches!(*call.method, Method::GET | Method::HEAD);
-        let Some(local) = repository.writable() else {
+        let Some(local) = repository.writable(&target.name) else {
             let is_session = matches!(endpoint, Endpoint::Upload { .. });
             return Err(match (reads, is_session) {
                 (true, true) => ApiError::no_upload(),
@@ -153,10 +153,8 @@ impl Api {
                 match writes::blob(call, image, &digest).await {
                     Err(error) if error.is_absence() => {
                         let there = repository.stat_blob(&call.hops, &target.name, &digest);
-                        Err(match there.await {
-                            Ok(found) if found.member.is_some() => ApiError::read_only(&target.key),
-                            _ => error,
-                        })
+                        let found = there.await.map(|found| found.member);
+                        Err(elsewhere(target, found, error))
                     }
                     written => written,
                 }
@@ -180,9 +178,22 @@ async fn only_elsewhere(
 ) -> ApiError {
     let accept = Accept::everything();
     let there = repository.manifest(&call.hops, &target.name, reference, &accept, Want::Head);
-    match there.await {
-        Ok(found) if found.member.is_some() => ApiError::read_only(&target.key),
-        _ => error,
+    let found = there.await.map(|found| found.member);
+    elsewhere(target, found, error)
+}
+
+/// `found`: the member that has it.
+fn elsewhere(
+    target: &Target,
+    found: Result<Option<Key>, repository::Error>,
+    error: ApiError,
+) -> ApiError {
+    match found {
+        Ok(Some(_)) => ApiError::read_only(&target.key),
+        Ok(None) => error,
+        Err(absent) if absent.is_absence() => error,
+        // Whether it is there nobody could say.
+        Err(failed) => ApiError::from_repository(failed, ErrorCode::ManifestUnknown),
     }
 }
 

@@ -84,7 +84,7 @@ async fn mount(
     match call.query("from") {
         Some(from) => {
             if let Ok((target, repository)) = api.resolve(chosen, from)
-                && let Some(source) = repository.writable()
+                && let Some(source) = repository.writable(&target.name)
             {
                 sources.push((source.clone(), target.name));
             }

@@ -66,6 +66,14 @@ pub struct Holdings {
     pub tags: Vec<(Tag, Digest, Wall)>,
 }
 
+impl Holdings {
+    /// Whether a tag is there and means this.
+    pub fn means(&self, tag: &Tag, digest: &Digest) -> bool {
+        let mut tags = self.tags.iter();
+        tags.any(|(there, served, _)| there == tag && served == digest)
+    }
+}
+
 impl Index {
     /// How far the journal has been taken in.
     pub(in crate::store) fn journal_applied(&self) -> Result<u64> {
@@ -430,7 +438,7 @@ impl Image<'_> {
         ));
         // An index holds its children, a subject its referrers; what came before them had to hold itself.
         let mut held = self.connection.prepare_cached(
-            "UPDATE link SET root = 0 WHERE repo = ?1 AND name = ?2 AND root = 1 AND digest IN (
+            "UPDATE link SET root = 0 WHERE repo = ?1 AND name = ?2 AND root > 0 AND digest IN (
                  SELECT digest FROM edge WHERE parent = ?3 AND kind = 'child'
                  UNION SELECT digest FROM manifest WHERE subject = ?3)",
         )?;
@@ -476,7 +484,7 @@ impl Image<'_> {
         // What the tag leaves behind stays readable by digest, and a roll-back finds it.
         self.connection
             .prepare_cached(
-                "UPDATE link SET root = 1 WHERE repo = ?1 AND name = ?2 AND digest <> ?4 AND digest =
+                "UPDATE link SET root = 2 WHERE repo = ?1 AND name = ?2 AND digest <> ?4 AND root = 0 AND digest =
                      (SELECT served FROM tag WHERE repo = ?1 AND name = ?2 AND tag = ?3)",
             )?
             .execute(params![self.repo, self.name, tag, digest.to_string()])?;

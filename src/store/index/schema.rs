@@ -122,7 +122,7 @@ const MIGRATIONS: &[&str] = &["
     CREATE INDEX blob_by_use ON blob (manifest, last_use) WHERE pinned = 0 AND kind = 0;
     CREATE INDEX blob_pushed ON blob (size) WHERE kind = 1;
     -- local: 1 where the link was pushed or mounted, and stands in the journal.
-    -- root: 1 where nothing else holds the manifest, and yet it stays: pushed by digest, or its tag moved on.
+    -- root: where nothing else holds the manifest, and yet it stays: 1 pushed by digest, 2 its tag moved on.
     ALTER TABLE link ADD COLUMN local INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE link ADD COLUMN root INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX link_local ON link (digest) WHERE local = 1;

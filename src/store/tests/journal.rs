@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::oci::{Name, Tag};
-use crate::store::Change;
+use crate::store::{Change, frames};
 
 fn name() -> Name {
     Name::parse("a/b").unwrap()
@@ -141,4 +141,44 @@ async fn many_at_once_are_all_written() {
     let (_copy, after) = harness.after_kill_and(remove_index).await;
     let listed = after.store.index().local_names("dev-local").await.unwrap();
     assert_eq!(listed.len(), 301);
+}
+
+#[tokio::test]
+async fn what_stands_at_the_end_and_is_no_record_is_kept_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let harness = Harness::open(dir.path()).await;
+    let kept = push(&harness.store, b"kept").await;
+    let append = |root: &Path, bytes: &[u8]| {
+        let mut journal = fs::read(root.join("journal")).unwrap();
+        journal.extend_from_slice(bytes);
+        fs::write(root.join("journal"), journal).unwrap();
+    };
+    let (copy, after) = harness.after_kill_and(|root| append(root, b"torn")).await;
+    assert!(is_linked(&after.store, &kept).await);
+    let aside = fs::read_dir(copy.path().join("quarantine")).unwrap();
+    let aside: Vec<_> = aside
+        .map(|entry| fs::read(entry.unwrap().path()).unwrap())
+        .collect();
+    assert_eq!(aside, [b"torn".to_vec()]);
+}
+
+#[tokio::test]
+async fn a_record_of_a_newer_program_is_not_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let harness = Harness::open(dir.path()).await;
+    push(&harness.store, b"kept").await;
+    let root = dir.path().to_owned();
+    drop(harness);
+    let journal = fs::read(root.join("journal")).unwrap();
+    let newer = frames::encode(99, br#"[{"do":"something new"}]"#).unwrap();
+    fs::write(root.join("journal"), [journal, newer].concat()).unwrap();
+    let config = Config {
+        path: root.clone(),
+        max_size: 10_000,
+        min_free: 0,
+    };
+    let refused = Store::open(config, &Tasks::new()).await;
+    let words = format!("{:#?}", refused.err().unwrap());
+    assert!(words.contains("newer program"), "{words}");
+    assert!(!fs::read(root.join("journal")).unwrap().is_empty());
 }
