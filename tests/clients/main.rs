@@ -25,3 +25,4 @@ mod parts;
 mod pulls;
 mod pushes;
 mod pushes_over_tls;
+mod virtuals;

@@ -1,0 +1,87 @@
+//! One name over the cache and what people push, by path and by port, with real clients and a real registry upstream.
+
+use std::fs;
+use std::process::Command;
+
+use crate::parts::{Registry, run, tool};
+use crate::pulls::Docker;
+use crate::support::image::{self, Flavour};
+use crate::support::{Mirror, Remote, free_port};
+
+fn digest(reference: &str) -> String {
+    run(Command::new(tool("crane")).args(["validate", "--insecure", "--remote", reference]));
+    let out = run(Command::new(tool("crane")).args(["digest", "--insecure", reference]));
+    String::from_utf8(out.stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_overlay_on_the_mirror() {
+    let registry = Registry::start().await;
+    let theirs = image::small(Flavour::Docker, 1);
+    registry.push("library/base", "1", &theirs).await;
+    let port = free_port();
+    let hub = Remote {
+        key: "docker-hub",
+        url: registry.url(),
+        serves: "hub.test",
+        more: String::new(),
+    };
+    let tables = format!(
+        "[local.dev-local]\n[local.prod-local]\n\
+         [virtual.docker-virtual]\nmembers = [\"dev-local\", \"docker-hub\"]\ndeploy_to = \"dev-local\"\nserves = [\"docker.io\"]\n\
+         [[server.bind]]\nlisten = \"127.0.0.1:{port}\"\nrepository = \"prod-local\"\n"
+    );
+    let mirror = Mirror::with(&[hub], &tables).await;
+    let at = mirror.address().to_string();
+    let bound = format!("127.0.0.1:{port}");
+    let docker = Docker::start(&at);
+    // What comes from upstream is tagged and pushed back under the same host.
+    run(docker.command().args(["pull", "base:1"]));
+    for name in [format!("{at}/team/app:1"), format!("{at}/base:mine")] {
+        run(docker.command().args(["tag", "base:1", &name]));
+        run(docker.command().args(["push", &name]));
+        run(docker.command().args(["rmi", &name]));
+        run(docker.command().args(["pull", &name]));
+    }
+    let pushed = digest(&format!("{at}/team/app:1"));
+    for (name, expected) in [
+        (format!("{at}/dev-local/team/app:1"), &pushed),
+        (format!("{at}/docker-virtual/team/app:1"), &pushed),
+        (format!("{at}/dev-local/library/base:mine"), &pushed),
+        (format!("{at}/base:1"), &theirs.digest().to_owned()),
+    ] {
+        assert_eq!(&digest(&name), expected, "{name}");
+    }
+    // By a port of its own.
+    let name = format!("{bound}/team/app:2");
+    run(Command::new(tool("crane")).args([
+        "copy",
+        "--insecure",
+        &format!("{at}/team/app:1"),
+        &name,
+    ]));
+    assert_eq!(digest(&format!("{at}/prod-local/team/app:2")), pushed);
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy.json");
+    let anything = "{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}";
+    fs::write(&policy, anything).unwrap();
+    run(Command::new("skopeo")
+        .arg("--policy")
+        .arg(&policy)
+        .args(["copy", "--src-tls-verify=false"])
+        .arg(format!("docker://{name}"))
+        .arg(format!("dir:{}", dir.path().join("out").display())));
+    // Promoted, and pulled where it went.
+    let body = "{\"targetRepo\":\"prod-local\",\"dockerRepository\":\"team/app\",\"tag\":\"1\",\"targetTag\":\"stable\"}";
+    let out = run(Command::new("curl")
+        .args(["-sf", "-X", "POST", "-d", body])
+        .arg(format!(
+            "{}/artifactory/api/docker/dev-local/v2/promote",
+            mirror.url()
+        )));
+    assert_eq!(out.stdout, b"Promotion ended successfully");
+    run(docker
+        .command()
+        .args(["pull", &format!("{bound}/team/app:stable")]));
+    assert_eq!(digest(&format!("{bound}/team/app:stable")), pushed);
+}
