@@ -6,9 +6,11 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::cache::{OpenManifest, Want};
-use crate::oci::{Accept, Digest, Name, Reference, Tag};
-use crate::overlay::{self, Intake, Local, MoveOut, Takeover};
+use crate::oci::{Accept, Digest, Name, Reference, Tag, referrers};
+use crate::overlay::{self, Intake, Local, MoveOut, TakenManifest, Takeover};
 use crate::upstream::Hops;
 
 use super::Error;
@@ -142,8 +144,46 @@ impl Promotion<'_> {
     ) -> Result<Digest, Error> {
         let taken = route.read(&Reference::Tag(tag.clone())).await?;
         let digest = taken.digest.clone();
+        let taken = self.merged(taken, target).await;
         route.take(taken, vec![target.clone()], intake).await?;
         Ok(digest)
+    }
+
+    /// A referrers' fallback list keeps what the target's own list has; anything else stays as it is.
+    async fn merged(&self, taken: TakenManifest, target: &Tag) -> TakenManifest {
+        let (local, name) = self.into;
+        let hex = target.as_str().strip_prefix("sha256-").unwrap_or_default();
+        let is_fallback = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !is_fallback {
+            return taken;
+        }
+        let Ok(there) = local.tag(name, target).await else {
+            return taken;
+        };
+        let Ok(there) = local.manifest(name, &there).await else {
+            return taken;
+        };
+        let (Ok(mut list), Ok(known)) = (
+            referrers::parse_index(&taken.bytes),
+            referrers::parse_index(&there.bytes),
+        ) else {
+            return taken;
+        };
+        let here: HashSet<Digest> = list.iter().map(|entry| entry.digest().clone()).collect();
+        let more = known
+            .into_iter()
+            .filter(|entry| !here.contains(entry.digest()));
+        let before = list.len();
+        list.extend(more);
+        if list.len() == before {
+            return taken;
+        }
+        let bytes = Bytes::from(referrers::render_index(&list));
+        TakenManifest {
+            digest: Digest::of(&bytes),
+            bytes,
+            ..taken
+        }
     }
 
     /// Takes what is about the manifests that were taken: referrers, and tags made of a digest. Answers those tags.
@@ -195,7 +235,7 @@ impl Promotion<'_> {
     /// Tags whose name is made of a digest: the referrers' fallback, and cosign's.
     async fn tags_about(&self, hops: &Hops, digest: &Digest) -> Result<Vec<Tag>, Error> {
         let (from, name) = self.from;
-        let plain = crate::oci::referrers::fallback_tag(digest);
+        let plain = referrers::fallback_tag(digest);
         let mut found = Vec::new();
         for suffix in [""].iter().chain(&COSIGN) {
             let Ok(tag) = Tag::parse(&format!("{plain}{suffix}")) else {

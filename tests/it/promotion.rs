@@ -409,3 +409,38 @@ async fn indexes_of_indexes_without_end_are_refused() {
     assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{refused:?}");
     promoted(&client, FROM_DEV, wanted("3")).await;
 }
+
+#[tokio::test]
+async fn fallback_lists_of_both_sides_are_put_together() {
+    let mirror = Mirror::with(&[], TABLES).await;
+    let client = mirror.client();
+    let image = image::small(Flavour::Oci, 1);
+    let tag = image.digest().replace(':', "-");
+    let mut expected = Vec::new();
+    for (seed, key) in [(2, "dev-local"), (3, "prod-local")] {
+        let name = format!("{key}/app");
+        client.push(&name, "1", &image).await;
+        // As clients did before there was a subject.
+        let signature = image::small(Flavour::Oci, seed);
+        client.push(&name, "signature", &signature).await;
+        let list = json!({"schemaVersion": 2, "mediaType": image::OCI_INDEX, "manifests": [signature.root.descriptor()]});
+        let list = Content::json(image::OCI_INDEX, &list);
+        let answer = client.put_manifest(&name, &tag, &list).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
+        expected.push(signature.digest().to_owned());
+    }
+    let body = json!({"targetRepo": "prod-local", "dockerRepository": "app", "tag": "1"});
+    promoted(&client, FROM_DEV, body).await;
+    let path = format!("/v2/prod-local/app/referrers/{}", image.digest());
+    let listed = client.get(&path).await.json();
+    let mut listed: Vec<_> = listed["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["digest"].clone())
+        .collect();
+    listed.sort_by_key(ToString::to_string);
+    expected.sort();
+    assert_eq!(listed, expected);
+    assert!(is_gone(&client, "dev-local/app", &tag).await);
+}
