@@ -117,6 +117,17 @@ impl ApiError {
         self.0.status == StatusCode::NOT_FOUND
     }
 
+    /// Whether it says that nobody could say: an upstream's outage.
+    pub(super) fn is_outage(&self) -> bool {
+        matches!(
+            self.0.status,
+            StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT
+                | StatusCode::TOO_MANY_REQUESTS
+        )
+    }
+
     /// No such route.
     pub(super) fn not_found() -> Self {
         Self::new(

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 
 use crate::parts::{Registry, run, tool};
-use crate::pulls::Docker;
+use crate::pulls::{Docker, Podman};
 use crate::support::image::{self, Flavour};
 use crate::support::{Mirror, Remote, free_port};
 
@@ -61,10 +61,7 @@ async fn the_overlay_on_the_mirror() {
         &name,
     ]));
     assert_eq!(digest(&format!("{at}/prod-local/team/app:2")), pushed);
-    let dir = tempfile::tempdir().unwrap();
-    let policy = dir.path().join("policy.json");
-    let anything = "{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}";
-    fs::write(&policy, anything).unwrap();
+    let (dir, policy) = accept_anything();
     run(Command::new("skopeo")
         .arg("--policy")
         .arg(&policy)
@@ -84,4 +81,53 @@ async fn the_overlay_on_the_mirror() {
         .command()
         .args(["pull", &format!("{bound}/team/app:stable")]));
     assert_eq!(digest(&format!("{bound}/team/app:stable")), pushed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pushes_while_upstream_is_down() {
+    let mut registry = Registry::start().await;
+    let hub = Remote {
+        key: "docker-hub",
+        url: registry.url(),
+        serves: "hub.test",
+        more: String::new(),
+    };
+    let tables = "[local.dev-local]\n[virtual.docker-virtual]\nmembers = [\"dev-local\", \"docker-hub\"]\ndeploy_to = \"dev-local\"\nserves = [\"docker.io\"]\n";
+    let mirror = Mirror::with(&[hub], tables).await;
+    registry.stop();
+    let at = mirror.address().to_string();
+    let image = image::small(Flavour::Docker, 1);
+    mirror.client().push("dev-local/source", "1", &image).await;
+    let source = format!("{at}/dev-local/source:1");
+    let docker = Docker::start(&at);
+    let target = format!("{at}/team/docker:1");
+    run(docker.command().args(["pull", &source]));
+    run(docker.command().args(["tag", &source, &target]));
+    run(docker.command().args(["push", &target]));
+    digest(&target);
+    let podman = Podman::start(&at);
+    let target = format!("{at}/team/podman:1");
+    run(podman
+        .command()
+        .args(["pull", "--tls-verify=false", &source]));
+    run(podman
+        .command()
+        .args(["push", "--tls-verify=false", &source, &target]));
+    digest(&target);
+    let (_dir, policy) = accept_anything();
+    let target = format!("{at}/team/skopeo:1");
+    run(Command::new("skopeo")
+        .arg("--policy")
+        .arg(&policy)
+        .args(["copy", "--src-tls-verify=false", "--dest-tls-verify=false"])
+        .args([format!("docker://{source}"), format!("docker://{target}")]));
+    digest(&target);
+}
+
+fn accept_anything() -> (tempfile::TempDir, std::path::PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy.json");
+    let anything = "{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}";
+    fs::write(&policy, anything).unwrap();
+    (dir, policy)
 }

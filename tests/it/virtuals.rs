@@ -389,3 +389,24 @@ async fn a_child_that_upstream_has_only_half_is_not_taken_over() {
     let failed = client.delete("/v2/base/manifests/unknown").await;
     assert!(failed.status.is_server_error(), "{failed:?}");
 }
+
+#[tokio::test]
+async fn a_push_goes_on_while_upstream_is_down() {
+    let mut hub = Upstream::start().await;
+    let mirror = Mirror::with(&[remote("hub-io", &hub)], &over("")).await;
+    hub.stop().await;
+    let client = mirror.client();
+    let image = image::small(Flavour::Docker, 1);
+    for blob in &image.blobs {
+        let path = format!("/v2/team/app/blobs/{}", blob.digest);
+        assert_eq!(client.head(&path).await.status, StatusCode::NOT_FOUND);
+        assert!(client.get(&path).await.status.is_server_error());
+    }
+    let path = "/v2/team/app/manifests/1";
+    assert!(client.head(path).await.status.is_server_error());
+    client.push("team/app", "1", &image).await;
+    assert!(client.has("team/app", "1", &image).await);
+    // Where nothing can be pushed it is no such question.
+    let path = format!("/v2/hub-io/team/app/blobs/{}", image.blobs[0].digest);
+    assert!(client.head(&path).await.status.is_server_error());
+}

@@ -95,7 +95,19 @@ impl Api {
                 manifests::manifest(call, repository, image, &reference, record).await
             }
             Endpoint::Blob { digest, .. } => {
-                blobs::blob(call, repository, image, &parse_digest(digest)?, record).await
+                let digest = parse_digest(digest)?;
+                let answer = blobs::blob(call, repository, image, &digest, record).await;
+                let is_question_of_a_push = *call.method == Method::HEAD
+                    && self.config.open_writes
+                    && matches!(repository, Repository::Virtual(_))
+                    && repository.writable(image).is_some();
+                match answer {
+                    // Clients ask so before they push, and give up at anything but yes and no (ADR 8).
+                    Err(error) if is_question_of_a_push && error.is_outage() => {
+                        Err(ApiError::from_overlay(crate::overlay::Error::BlobUnknown))
+                    }
+                    answer => answer,
+                }
             }
             Endpoint::Tags { name } => lists::tags(call, repository, image, name, record).await,
             Endpoint::Referrers { digest, .. } => {
