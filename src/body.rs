@@ -6,7 +6,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyStream;
@@ -46,6 +46,30 @@ where
         }
     });
     Box::pin(stream)
+}
+
+/// Why a body was not read whole.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WholeError {
+    /// It is longer than that.
+    #[error("the body has more than {0} bytes")]
+    TooLong(usize),
+    /// It broke off.
+    #[error(transparent)]
+    Broken(#[from] BodyError),
+}
+
+/// All bytes of a request, at most `most`.
+pub async fn whole(mut body: Chunks, most: usize) -> Result<Bytes, WholeError> {
+    let mut whole = BytesMut::new();
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk?;
+        if whole.len() + chunk.len() > most {
+            return Err(WholeError::TooLong(most));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.freeze())
 }
 
 /// A response body.

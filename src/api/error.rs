@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tracing::{error, info, warn};
 
 use super::record::Record;
-use crate::body::Body;
+use crate::body::{Body, WholeError};
 use crate::cache::{self, CacheStatus, Outcome, Reason};
 use crate::oci::manifest::ManifestError;
 use crate::oci::name::NameError;
@@ -110,22 +110,6 @@ impl ApiError {
     /// Adds a header to the answer.
     pub(super) fn with_header(self, name: HeaderName, value: &str) -> Self {
         self.with(|parts| super::respond::set(&mut parts.headers, name, value))
-    }
-
-    /// Whether it says that something is not there.
-    pub(super) fn is_absence(&self) -> bool {
-        self.0.status == StatusCode::NOT_FOUND
-    }
-
-    /// Whether it says that nobody could say: an upstream's outage.
-    pub(super) fn is_outage(&self) -> bool {
-        matches!(
-            self.0.status,
-            StatusCode::BAD_GATEWAY
-                | StatusCode::SERVICE_UNAVAILABLE
-                | StatusCode::GATEWAY_TIMEOUT
-                | StatusCode::TOO_MANY_REQUESTS
-        )
     }
 
     /// No such route.
@@ -472,6 +456,12 @@ impl From<Unresolved> for ApiError {
             ),
             Unresolved::Name(error) => error.into(),
         }
+    }
+}
+
+impl From<WholeError> for ApiError {
+    fn from(error: WholeError) -> Self {
+        Self::bad_request(error.to_string())
     }
 }
 

@@ -104,8 +104,8 @@ struct Call<'a> {
     /// Our own names, the one that the client used last.
     own_hosts: Vec<String>,
     hops: Hops,
-    /// How clients call this mirror: scheme and host.
-    base: String,
+    /// The other end of the connection.
+    peer: SocketAddr,
 }
 
 /// Where a request came in, as far as that chooses a repository.
@@ -117,11 +117,6 @@ struct Place<'a> {
 }
 
 impl Call<'_> {
-    /// How clients call this mirror: scheme and host, without a slash at the end.
-    fn base(&self) -> &str {
-        &self.base
-    }
-
     /// The first value of a query parameter; an empty one counts as absent.
     fn query(&self, name: &str) -> Option<&str> {
         let found = self.query.iter().find(|(key, _)| key == name);
@@ -253,12 +248,9 @@ impl Api {
             trusted_proxies, ..
         } = &self.config;
         let host = forwarded::host(peer.address, &request.headers, trusted_proxies);
-        let base = forwarded::base(peer.address, &request.headers, trusted_proxies)
-            .or_else(|| self.config.external_url.clone())
-            .unwrap_or_else(|| format!("http://{host}"));
         own_hosts.push(host);
         Ok(Call {
-            base,
+            peer: peer.address,
             method: &request.method,
             headers: &request.headers,
             path: request.uri.path(),
@@ -267,6 +259,15 @@ impl Api {
             own_hosts,
             hops,
         })
+    }
+
+    /// How the client calls this mirror: scheme and host, without a slash at the end.
+    fn base(&self, call: &Call<'_>) -> String {
+        let trusted = &self.config.trusted_proxies;
+        let host = call.own_hosts.last().map_or("", String::as_str);
+        forwarded::base(call.peer, call.headers, trusted)
+            .or_else(|| self.config.external_url.clone())
+            .unwrap_or_else(|| format!("http://{host}"))
     }
 
     /// The local repository of a key.

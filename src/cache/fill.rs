@@ -172,9 +172,34 @@ impl Fills {
         self.tasks.spawn("fill", async move {
             let mut leader = leader;
             let end = leader.run(&stopping).await;
+            let store = leader.store.clone();
+            let filled = match &end {
+                Phase::Done(blob) => Some(blob.clone()),
+                Phase::Asking | Phase::Running { .. } | Phase::NoRoom { .. } | Phase::Failed(_) => {
+                    None
+                }
+            };
             leader.finish(end);
+            // Nobody waits for this.
+            if let Some(blob) = filled {
+                read_labels(&store, &blob).await;
+            }
         });
         (seat, false)
+    }
+}
+
+/// Writes down what a configuration says of its image, so that it is found by that.
+async fn read_labels(store: &Store, blob: &Blob) {
+    let index = store.index();
+    let is_config =
+        blob.size() <= MANIFEST_MAX as u64 && index.is_config(blob.digest()).await.unwrap_or(false);
+    if !is_config {
+        return;
+    }
+    if let Ok(bytes) = blob.read_whole(MANIFEST_MAX).await {
+        let labels = labels::parse(&bytes);
+        learn("labels", index.put_labels(blob.digest(), labels)).await;
     }
 }
 
@@ -387,22 +412,7 @@ impl Leader {
         let Order { key, origin, .. } = &self.order;
         let index = self.store.index();
         learn("link", index.link(key, &origin.name, &origin.digest)).await;
-        self.read_labels(&blob).await;
         Phase::Done(blob)
-    }
-
-    /// Writes down what a configuration says of its image, so that it is found by that.
-    async fn read_labels(&self, blob: &Blob) {
-        let index = self.store.index();
-        let is_config = blob.size() <= MANIFEST_MAX as u64
-            && index.is_config(blob.digest()).await.unwrap_or(false);
-        if !is_config {
-            return;
-        }
-        if let Ok(bytes) = blob.read_whole(MANIFEST_MAX).await {
-            let labels = labels::parse(&bytes);
-            learn("labels", index.put_labels(blob.digest(), labels)).await;
-        }
     }
 
     fn source_failed(&self, error: SourceError) -> Error {

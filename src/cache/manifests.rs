@@ -16,7 +16,6 @@ use super::pull_through::{Inner, PullThrough};
 use super::status::{CacheStatus, Outcome, Reason};
 use crate::oci::manifest::{MANIFEST_MAX, Manifest};
 use crate::oci::{Digest, MediaType, Name, Reference};
-use crate::store::index::ManifestRow;
 use crate::telemetry::RepositoryLabels;
 use crate::upstream::{Hops, ManifestBody};
 
@@ -414,10 +413,8 @@ impl PullThrough {
         }
         let parsed = Manifest::parse(&manifest.bytes, Some(&manifest.media_type))
             .map_err(Error::Manifest)?;
-        let row = ManifestRow {
-            labels: self.inner.shared.store.labels(&parsed).await,
-            ..ManifestRow::of(&parsed, manifest.bytes.len() as u64)
-        };
+        let store = &self.inner.shared.store;
+        let row = store.row_of(&parsed, manifest.bytes.len()).await;
         learn(
             "manifest",
             index.record_manifest(&self.inner.key, name, &manifest.digest, row),

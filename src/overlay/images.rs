@@ -7,7 +7,7 @@ use crate::clock::Wall;
 use crate::oci::manifest::MANIFEST_MAX;
 use crate::oci::{Descriptor, Digest, MediaType, Name, Tag, referrers};
 use crate::store::Blob;
-use crate::store::index::HistoryRow;
+use crate::store::index::{HistoryRow, ImageState};
 
 /// A manifest that was pushed, as it was pushed.
 #[derive(Debug, Clone)]
@@ -67,9 +67,9 @@ impl Local {
         row.map(|row| row.checked).ok_or(Error::ManifestUnknown)
     }
 
-    /// Whether the image has a tag, or a manifest that stays without one.
-    pub async fn holds(&self, name: &Name) -> Result<bool, Error> {
-        Ok(self.store().index().holds_image(&self.key, name).await?)
+    /// What there is of an image.
+    pub async fn state(&self, name: &Name) -> Result<ImageState, Error> {
+        Ok(self.store().index().image_state(&self.key, name).await?)
     }
 
     /// Every tag of the image, sorted. An image without tags has an empty list; one that is not there is an error.

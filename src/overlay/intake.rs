@@ -35,7 +35,7 @@ pub struct TakenManifest {
 #[derive(Debug, Default)]
 pub struct Intake {
     holds: Vec<Hold>,
-    manifests: Vec<(TakenManifest, ManifestRow, Vec<Tag>)>,
+    manifests: Vec<(TakenManifest, Manifest, Vec<Tag>)>,
     blobs: Vec<Digest>,
     /// Both of them.
     taken: HashSet<Digest>,
@@ -71,13 +71,13 @@ impl Intake {
         }
     }
 
-    /// Takes a manifest, under these tags; after everything that it points to.
-    pub fn manifest(&mut self, taken: TakenManifest, tags: Vec<Tag>) -> Result<(), Error> {
-        let manifest = Manifest::parse(&taken.bytes, Some(&taken.media_type))?;
-        let row = ManifestRow {
-            media_type: taken.media_type.as_str().to_owned(),
-            ..ManifestRow::of(&manifest, taken.bytes.len() as u64)
-        };
+    /// Takes a manifest, as it is and parsed, under these tags; after everything that it points to.
+    pub fn manifest(
+        &mut self,
+        taken: TakenManifest,
+        manifest: Manifest,
+        tags: Vec<Tag>,
+    ) -> Result<(), Error> {
         self.bytes += taken.bytes.len();
         if self.manifests.len() >= MANIFESTS_MAX
             || self.taken.len() >= PIECES_MAX
@@ -86,7 +86,7 @@ impl Intake {
             return Err(Error::TooMuch(MANIFESTS_MAX));
         }
         self.taken.insert(taken.digest.clone());
-        self.manifests.push((taken, row, tags));
+        self.manifests.push((taken, manifest, tags));
         Ok(())
     }
 
@@ -104,9 +104,8 @@ impl Intake {
 
     /// Everything that its manifests point to must come with them, or be there already.
     pub(super) async fn check(&self, local: &Local, name: &Name) -> Result<(), Error> {
-        for (taken, ..) in &self.manifests {
-            let manifest = Manifest::parse(&taken.bytes, Some(&taken.media_type))?;
-            local.check_edges(name, &manifest, self).await?;
+        for (_, manifest, _) in &self.manifests {
+            local.check_edges(name, manifest, self).await?;
         }
         Ok(())
     }
@@ -134,14 +133,10 @@ impl Intake {
         if self.fetched {
             store.durable_barrier().await?;
         }
-        for (taken, row, tags) in &self.manifests {
+        for (taken, manifest, tags) in &self.manifests {
             let hold = store.hold(&taken.digest);
             store.put_pushed(&hold, taken.bytes.clone()).await?;
-            let manifest = Manifest::parse(&taken.bytes, Some(&taken.media_type))?;
-            let row = ManifestRow {
-                labels: store.labels(&manifest).await,
-                ..row.clone()
-            };
+            let row = store.row_of(manifest, taken.bytes.len()).await;
             let what = (&taken.digest, row.media_type.as_str());
             let change = Change::put_manifest(local.key(), name, what, tags, cause, now);
             changes.push((change, Some(row)));

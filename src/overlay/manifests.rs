@@ -13,7 +13,6 @@ use super::{Error, Intake, Local};
 use crate::clock;
 use crate::oci::manifest::{EdgeKind, Manifest};
 use crate::oci::{Algorithm, Digest, MediaType, Name, Tag};
-use crate::store::index::ManifestRow;
 use crate::store::{Change, Keep};
 
 /// The most tags that one push gives.
@@ -70,10 +69,7 @@ impl Local {
         self.check_tags(name, &put.tags, &digest).await?;
         self.check_edges(name, &manifest, &borrowed).await?;
         borrowed.check(self, name).await?;
-        let row = ManifestRow {
-            labels: self.store().labels(&manifest).await,
-            ..ManifestRow::of(&manifest, put.bytes.len() as u64)
-        };
+        let row = self.store().row_of(&manifest, put.bytes.len()).await;
         let hold = self.store().hold(&digest);
         self.store().put_pushed(&hold, put.bytes).await?;
         let what = (&digest, row.media_type.as_str());
@@ -210,11 +206,7 @@ impl Local {
         self.check_tags(name, std::slice::from_ref(tag), digest)
             .await?;
         let parsed = Manifest::parse(&manifest.bytes, Some(&manifest.media_type))?;
-        let row = ManifestRow {
-            media_type: manifest.media_type.as_str().to_owned(),
-            labels: self.store().labels(&parsed).await,
-            ..ManifestRow::of(&parsed, manifest.bytes.len() as u64)
-        };
+        let row = self.store().row_of(&parsed, manifest.bytes.len()).await;
         let (what, now) = ((digest, row.media_type.as_str()), clock::now());
         let tags = std::slice::from_ref(tag);
         let change = Change::put_manifest(&self.key, name, what, tags, "rolled back", now);

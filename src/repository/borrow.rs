@@ -105,7 +105,7 @@ impl Route<'_> {
         let manifest =
             Manifest::parse(&taken.bytes, Some(&taken.media_type)).map_err(overlay::Error::from)?;
         self.edges_at(&manifest, intake, depth).await?;
-        Ok(intake.manifest(taken, tags)?)
+        Ok(intake.manifest(taken, manifest, tags)?)
     }
 
     /// Reads a manifest where it comes from.

@@ -54,6 +54,11 @@ impl Error {
         self.verdict() == Verdict::Absent
     }
 
+    /// Whether nobody could say.
+    pub fn is_outage(&self) -> bool {
+        self.verdict() == Verdict::Failed
+    }
+
     /// Whether it says that the mirror may not ask.
     fn is_offline(&self) -> bool {
         matches!(self, Self::Remote(cache::Error::Offline))

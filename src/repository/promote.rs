@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::cache::{OpenManifest, Want};
+use crate::cache::Want;
 use crate::oci::{Accept, Digest, Name, Reference, Tag, referrers};
 use crate::overlay::{self, Intake, Local, MoveOut, TakenManifest, Takeover};
 use crate::upstream::Hops;
@@ -244,8 +244,8 @@ impl Promotion<'_> {
             let reference = Reference::Tag(tag.clone());
             let accept = Accept::everything();
             let asked = from.manifest(hops, name, &reference, &accept, Want::Head);
-            match asked.await.map(|found| found.what) {
-                Ok(OpenManifest { .. }) => found.push(tag),
+            match asked.await {
+                Ok(_) => found.push(tag),
                 Err(error) if error.is_nothing() => {}
                 Err(error) => return Err(error),
             }

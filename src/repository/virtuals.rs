@@ -290,7 +290,7 @@ impl Virtual {
             let mut held = false;
             for member in &self.config.members {
                 if let Repository::Local(local) = &member.repository {
-                    held = held || local.holds(name).await?;
+                    held = held || local.state(name).await?.is_held;
                 }
             }
             if held {
@@ -304,8 +304,16 @@ impl Virtual {
     async fn ordered(&self, name: &Name, sought: Sought<'_>) -> Result<Vec<&Member>, Error> {
         let mut ordered: Vec<&Member> = Vec::new();
         let mut others: Vec<&Member> = Vec::new();
-        for member in self.reachable(name).await? {
+        let reachable = self.reachable(name).await?;
+        let remotes = reachable
+            .iter()
+            .filter(|member| matches!(member.repository, Repository::Remote(_)));
+        // One has nobody to come before.
+        let several = remotes.count() > 1;
+        for member in reachable {
             match &member.repository {
+                Repository::Local(local) if !local.state(name).await?.is_there => {}
+                Repository::Remote(_) if !several => ordered.push(member),
                 Repository::Remote(remote) => {
                     let knows = match sought {
                         Sought::Tag(tag) => remote.knows_tag(name, tag).await,

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::connection;
+use super::hyper_service::Service;
 use super::listen::Socket;
 use super::outgoing::Transfers;
 use super::roster::Roster;
-use super::service::Service;
 use super::watch::Watch;
 use super::{Connection, Handler, Limits};
 use crate::tasks::Tasks;

@@ -17,11 +17,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::hyper_service::{FLOW, STREAM_WINDOW, Service};
 use super::outgoing::Outgoing;
 use super::rewound::Rewound;
 use super::roster::{Phase, Seat};
 use super::screened::Screened;
-use super::service::{FLOW, STREAM_WINDOW, Service};
 use super::watch::{Flow, Reason, Verdict, Watch};
 use super::wire::{Metered, Wire};
 use super::{Handler, Limits};

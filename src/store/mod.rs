@@ -65,6 +65,7 @@ pub use verify::Verified;
 use crate::oci::manifest::{MANIFEST_MAX, Manifest};
 use crate::oci::{Digest, MediaType, labels};
 use crate::tasks::Tasks;
+use index::ManifestRow;
 use layout::Place;
 use shared::{Class, Kept, Shared};
 
@@ -202,8 +203,16 @@ impl Store {
         .await?
     }
 
+    /// What is written down of a manifest of `size` bytes, with the labels of its configuration where that is here.
+    pub async fn row_of(&self, manifest: &Manifest, size: usize) -> ManifestRow {
+        ManifestRow {
+            labels: self.labels(manifest).await,
+            ..ManifestRow::of(manifest, size as u64)
+        }
+    }
+
     /// The labels of a manifest's configuration, where that is here and small enough to be one.
-    pub async fn labels(&self, manifest: &Manifest) -> BTreeMap<String, String> {
+    async fn labels(&self, manifest: &Manifest) -> BTreeMap<String, String> {
         let Some(config) = manifest
             .config()
             .filter(|config| config.size() <= MANIFEST_MAX as u64)

@@ -111,19 +111,8 @@ impl Store {
         .await?
     }
 
-    /// Writes a change of a local repository down, durably, and takes it into the index. `row`: of the manifest that it brings.
-    pub async fn commit_change(
-        &self,
-        change: super::Change,
-        row: Option<super::index::ManifestRow>,
-    ) -> Result<(), StoreError> {
-        self.shared
-            .journal
-            .commit(vec![(change, row)], Vec::new())
-            .await
-    }
-
-    /// The same for several changes, which stand or fall together; readers see them before or after.
+    /// Writes changes of local repositories down, durably, and takes them into the index: they stand or fall together, and readers see them
+    /// before or after. Each comes with the row of the manifest that it brings.
     pub async fn commit_changes(
         &self,
         changes: Vec<(super::Change, Option<super::index::ManifestRow>)>,

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::config::{BuildError, CredentialConfig, SecretSource};
+use super::credential_helper;
 use super::docker_config::{self, Found};
 use super::error::{Error, Kind};
-use super::helper;
 use super::limits::Class;
 use super::login::Login;
 use crate::secret::Secret;
@@ -58,7 +58,7 @@ impl Pool {
     ) -> Result<Self, BuildError> {
         for credential in &credentials {
             if let CredentialConfig::Helper { name } = credential
-                && !helper::is_name(name)
+                && !credential_helper::is_name(name)
             {
                 return Err(BuildError::Helper(name.clone()));
             }
@@ -171,7 +171,7 @@ impl Slot {
         {
             return Ok(login);
         }
-        let login = helper::ask(name, docker_config::server(host))
+        let login = credential_helper::ask(name, docker_config::server(host))
             .await
             .map_err(|problem| Error::new(Kind::Credentials, problem))?;
         self.lock().helped = Some((login.clone(), Instant::now()));

@@ -352,6 +352,7 @@ async fn images_are_found_by_what_they_have() {
         (&format!("checksum?sha256={layer}"), &[dev0, prod]),
         (&format!("checksum?sha256={manifest}"), &[dev1]),
     ];
+    crate::eventually!(found("prop?docker.label.n&repos=docker-hub").await == [hub]);
     for (query, expected) in table {
         assert_eq!(found(query).await, expected, "{query}");
     }

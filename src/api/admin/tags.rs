@@ -1,14 +1,12 @@
 //! `/admin/tags/<key>/<image>/<tag>`: what a tag means, what it meant, and making it mean something else.
 
-use bytes::BytesMut;
-use futures_util::StreamExt as _;
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::super::error::ApiError;
 use super::super::record::Record;
 use super::super::{Api, Call, SUBJECT, respond};
-use crate::body::{Body, Chunks};
+use crate::body::{self, Body, Chunks};
 use crate::oci::{Digest, ErrorCode, Name, Tag};
 use crate::repository::{Chosen, Error, Repository, resolve};
 
@@ -162,17 +160,8 @@ fn failed(error: Error) -> ApiError {
     ApiError::from_repository(error, ErrorCode::ManifestUnknown)
 }
 
-async fn wanted(mut body: Chunks) -> Result<Digest, ApiError> {
-    let mut whole = BytesMut::new();
-    while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|error| ApiError::bad_request(error.to_string()))?;
-        if whole.len() + chunk.len() > BODY_MAX {
-            return Err(ApiError::bad_request(format!(
-                "the body has more than {BODY_MAX} bytes"
-            )));
-        }
-        whole.extend_from_slice(&chunk);
-    }
+async fn wanted(body: Chunks) -> Result<Digest, ApiError> {
+    let whole = body::whole(body, BODY_MAX).await?;
     let sentence = "the body is {\"digest\": \"sha256:…\"}";
     let body: Value =
         serde_json::from_slice(&whole).map_err(|_malformed| ApiError::bad_request(sentence))?;

@@ -1,14 +1,12 @@
 //! `POST …/v2/promote` (PROTOCOL E2): an image becomes one of a local repository.
 
-use bytes::BytesMut;
-use futures_util::StreamExt as _;
 use http::{HeaderValue, Method, Response, header};
 use serde_json::{Map, Value, json};
 
 use super::super::error::ApiError;
 use super::super::record::Record;
 use super::super::{Api, Call, Place, SUBJECT, respond};
-use crate::body::{Body, Chunks};
+use crate::body::{self, Body, Chunks};
 use crate::oci::{Name, Tag};
 use crate::overlay;
 use crate::repository::{Chosen, Error, Key, Promoted, Promotion, Repository, resolve};
@@ -49,7 +47,7 @@ impl Api {
             return Err(ApiError::bad_request(sentence));
         };
         record.note_repository(key.as_str(), "promote");
-        let wanted = parse(&whole(body).await?)?;
+        let wanted = parse(&body::whole(body, BODY_MAX).await?)?;
         let chosen = Chosen::Repository(key);
         let (source, name) = self.image(&chosen, &wanted.image, "dockerRepository")?;
         let (target, into) = self.target(&wanted)?;
@@ -154,20 +152,6 @@ fn describe(promoted: &Promoted) -> Value {
         .collect();
     let manifests: Vec<_> = promoted.manifests.iter().map(ToString::to_string).collect();
     json!({ "tags": tags, "manifests": manifests, "blobs": promoted.blobs })
-}
-
-async fn whole(mut body: Chunks) -> Result<BytesMut, ApiError> {
-    let mut whole = BytesMut::new();
-    while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|error| ApiError::bad_request(error.to_string()))?;
-        if whole.len() + chunk.len() > BODY_MAX {
-            return Err(ApiError::bad_request(format!(
-                "the body has more than {BODY_MAX} bytes"
-            )));
-        }
-        whole.extend_from_slice(&chunk);
-    }
-    Ok(whole)
 }
 
 fn parse(body: &[u8]) -> Result<Wanted, ApiError> {

@@ -125,7 +125,7 @@ impl Api {
         };
         let path = manifest_path(name, tag, &row.media_type);
         let mut told = Map::new();
-        let uri = format!("{}/artifactory/api/storage/{shown}/{path}", call.base());
+        let uri = format!("{}/artifactory/api/storage/{shown}/{path}", self.base(call));
         told.insert("uri".to_owned(), json!(uri));
         let tagged = Tagged {
             name: parsed,

@@ -74,52 +74,7 @@ impl Api {
         let Some(node) = find(&self.config.store, repository, path).await? else {
             return Err(ApiError::no_item());
         };
-        Ok(respond::json(&Self::describe(call, key, path, &node)))
-    }
-
-    /// A file or folder as Artifactory describes it.
-    fn describe(call: &Call<'_>, key: &str, path: &str, node: &Node) -> Value {
-        let folder = |children: &[String], files: bool| {
-            let children: Vec<Value> = children
-                .iter()
-                .map(|child| json!({ "uri": format!("/{child}"), "folder": !files }))
-                .collect();
-            json!({ "children": children })
-        };
-        let file = |digest: &crate::oci::Digest, size: u64, kind: &str| {
-            json!({
-                "downloadUri": format!("{}/artifactory/{key}/{path}", call.base()),
-                "mimeType": kind,
-                "size": size.to_string(),
-                "checksums": { "sha256": digest.hex() },
-                "originalChecksums": { "sha256": digest.hex() },
-            })
-        };
-        let (mut told, tagged) = match node {
-            Node::Folder(children) => (folder(children, false), None),
-            Node::Tag(tagged, children) => (folder(children, true), Some(tagged)),
-            Node::Manifest(tagged) => {
-                let row = &tagged.row;
-                (file(&row.served, row.size, &row.media_type), Some(tagged))
-            }
-            Node::Blob(tagged, digest, size) => (
-                file(digest, *size, crate::oci::media_type::OCTET_STREAM),
-                Some(tagged),
-            ),
-        };
-        if let Value::Object(told) = &mut told {
-            told.insert("repo".to_owned(), json!(key));
-            told.insert("path".to_owned(), json!(format!("/{path}")));
-            let uri = format!("{}/artifactory/api/storage/{key}/{path}", call.base());
-            told.insert("uri".to_owned(), json!(uri.trim_end_matches('/')));
-            if let Some(Tagged { row, .. }) = tagged {
-                let (moved, checked) = (row.moved.to_string(), row.checked.to_string());
-                told.insert("created".to_owned(), json!(moved));
-                told.insert("lastModified".to_owned(), json!(moved));
-                told.insert("lastUpdated".to_owned(), json!(checked));
-            }
-        }
-        told
+        Ok(respond::json(&describe(&self.base(call), key, path, &node)))
     }
 
     async fn tell(
@@ -143,7 +98,7 @@ impl Api {
         if properties.is_empty() {
             return Err(ApiError::no_properties());
         }
-        let uri = format!("{}/artifactory/api/storage/{key}/{path}", call.base());
+        let uri = format!("{}/artifactory/api/storage/{key}/{path}", self.base(call));
         Ok(respond::json(
             &json!({ "properties": properties, "uri": uri }),
         ))
@@ -206,6 +161,51 @@ impl Api {
         *response.status_mut() = StatusCode::NO_CONTENT;
         Ok(response)
     }
+}
+
+/// A file or folder as Artifactory describes it.
+fn describe(base: &str, key: &str, path: &str, node: &Node) -> Value {
+    let folder = |children: &[String], files: bool| {
+        let children: Vec<Value> = children
+            .iter()
+            .map(|child| json!({ "uri": format!("/{child}"), "folder": !files }))
+            .collect();
+        json!({ "children": children })
+    };
+    let file = |digest: &crate::oci::Digest, size: u64, kind: &str| {
+        json!({
+            "downloadUri": format!("{base}/artifactory/{key}/{path}"),
+            "mimeType": kind,
+            "size": size.to_string(),
+            "checksums": { "sha256": digest.hex() },
+            "originalChecksums": { "sha256": digest.hex() },
+        })
+    };
+    let (mut told, tagged) = match node {
+        Node::Folder(children) => (folder(children, false), None),
+        Node::Tag(tagged, children) => (folder(children, true), Some(tagged)),
+        Node::Manifest(tagged) => {
+            let row = &tagged.row;
+            (file(&row.served, row.size, &row.media_type), Some(tagged))
+        }
+        Node::Blob(tagged, digest, size) => (
+            file(digest, *size, crate::oci::media_type::OCTET_STREAM),
+            Some(tagged),
+        ),
+    };
+    if let Value::Object(told) = &mut told {
+        told.insert("repo".to_owned(), json!(key));
+        told.insert("path".to_owned(), json!(format!("/{path}")));
+        let uri = format!("{base}/artifactory/api/storage/{key}/{path}");
+        told.insert("uri".to_owned(), json!(uri.trim_end_matches('/')));
+        if let Some(Tagged { row, .. }) = tagged {
+            let (moved, checked) = (row.moved.to_string(), row.checked.to_string());
+            told.insert("created".to_owned(), json!(moved));
+            told.insert("lastModified".to_owned(), json!(moved));
+            told.insert("lastUpdated".to_owned(), json!(checked));
+        }
+    }
+    told
 }
 
 /// The path of the manifest of a tag.

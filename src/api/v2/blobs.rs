@@ -12,21 +12,30 @@ use crate::cache::{HOLD_BACK, OpenBlob, Promise};
 use crate::oci::media_type::OCTET_STREAM;
 use crate::oci::range::{ByteRange, ContentRange, RangeHeader, RangeSpec, Resolved};
 use crate::oci::{Digest, ErrorCode, Name};
+use crate::overlay;
 use crate::repository::Repository;
 
 pub(super) async fn blob(
     call: &Call<'_>,
-    repository: &Repository,
+    (repository, may_push): (&Repository, bool),
     name: &Name,
     digest: &Digest,
     record: &mut Record,
 ) -> Result<Response<Body>, ApiError> {
     let failed = |error| ApiError::from_repository(error, ErrorCode::BlobUnknown);
     if *call.method == Method::HEAD {
-        let found = repository
-            .stat_blob(&call.hops, name, digest)
-            .await
-            .map_err(failed)?;
+        let found = repository.stat_blob(&call.hops, name, digest).await;
+        let found = found.map_err(|error| {
+            // Clients ask so before they push, and give up at anything but yes and no (ADR 8).
+            let is_question_of_a_push = may_push
+                && matches!(repository, Repository::Virtual(_))
+                && repository.writable(name).is_some();
+            if is_question_of_a_push && error.is_outage() {
+                ApiError::from_overlay(overlay::Error::BlobUnknown)
+            } else {
+                failed(error)
+            }
+        })?;
         let (size, status) = record.note_found(found);
         let mut response = Response::new(Body::empty());
         respond::cache(response.headers_mut(), status, record);

@@ -12,11 +12,10 @@ use super::error::ApiError;
 use super::record::Record;
 use super::{Api, Call, Place, respond};
 use crate::body::{Body, Chunks};
-use crate::cache::Want;
 use crate::oci::path::Endpoint;
 use crate::oci::reference::ReferenceError;
-use crate::oci::{Accept, Digest, ErrorCode, Reference};
-use crate::repository::{self, Chosen, Key, Repository, Target};
+use crate::oci::{Digest, ErrorCode, Reference};
+use crate::repository::{Chosen, Repository, Target};
 
 impl Api {
     /// Answers a request under `/v2`.
@@ -96,18 +95,8 @@ impl Api {
             }
             Endpoint::Blob { digest, .. } => {
                 let digest = parse_digest(digest)?;
-                let answer = blobs::blob(call, repository, image, &digest, record).await;
-                let is_question_of_a_push = *call.method == Method::HEAD
-                    && self.config.open_writes
-                    && matches!(repository, Repository::Virtual(_))
-                    && repository.writable(image).is_some();
-                match answer {
-                    // Clients ask so before they push, and give up at anything but yes and no (ADR 8).
-                    Err(error) if is_question_of_a_push && error.is_outage() => {
-                        Err(ApiError::from_overlay(crate::overlay::Error::BlobUnknown))
-                    }
-                    answer => answer,
-                }
+                let may_push = self.config.open_writes;
+                blobs::blob(call, (repository, may_push), image, &digest, record).await
             }
             Endpoint::Tags { name } => lists::tags(call, repository, image, name, record).await,
             Endpoint::Referrers { digest, .. } => {
@@ -119,9 +108,7 @@ impl Api {
             | Endpoint::Catalog => Err(ApiError::not_found()),
         }
     }
-}
 
-impl Api {
     /// Answers what changes something, and what looks at a change under way.
     async fn write(
         &self,
@@ -147,29 +134,14 @@ impl Api {
         match endpoint {
             Endpoint::Manifest { reference, .. } => {
                 let reference = parse_reference(reference)?;
-                let written = match *call.method {
-                    Method::PUT => {
-                        writes::put(call, (repository, &target.name), &reference, body).await
-                    }
-                    _ => writes::manifest(call, image, &reference).await,
-                };
-                match written {
-                    Err(error) if error.is_absence() => {
-                        Err(only_elsewhere(call, (target, repository), &reference, error).await)
-                    }
-                    written => written,
+                if *call.method == Method::PUT {
+                    return writes::put(call, (repository, &target.name), &reference, body).await;
                 }
+                writes::manifest(call, (repository, local), target, &reference).await
             }
             Endpoint::Blob { digest, .. } => {
                 let digest = parse_digest(digest)?;
-                match writes::blob(call, image, &digest).await {
-                    Err(error) if error.is_absence() => {
-                        let there = repository.stat_blob(&call.hops, &target.name, &digest);
-                        let found = there.await.map(|found| found.member);
-                        Err(elsewhere(target, found, error))
-                    }
-                    written => written,
-                }
+                writes::blob(call, (repository, local), target, &digest).await
             }
             Endpoint::UploadStart { .. } => uploads::start(self, call, chosen, image, body).await,
             Endpoint::Upload { id, .. } => uploads::go_on(call, image, id, body).await,
@@ -178,34 +150,6 @@ impl Api {
             | Endpoint::Base
             | Endpoint::Catalog => Err(ApiError::method("GET, HEAD")),
         }
-    }
-}
-
-/// What a virtual repository's target does not have may be there in another member; that is refused, and not absent.
-async fn only_elsewhere(
-    call: &Call<'_>,
-    (target, repository): (&Target, &Repository),
-    reference: &Reference,
-    error: ApiError,
-) -> ApiError {
-    let accept = Accept::everything();
-    let there = repository.manifest(&call.hops, &target.name, reference, &accept, Want::Head);
-    let found = there.await.map(|found| found.member);
-    elsewhere(target, found, error)
-}
-
-/// `found`: the member that has it.
-fn elsewhere(
-    target: &Target,
-    found: Result<Option<Key>, repository::Error>,
-    error: ApiError,
-) -> ApiError {
-    match found {
-        Ok(Some(_)) => ApiError::read_only(&target.key),
-        Ok(None) => error,
-        Err(absent) if absent.is_absence() => error,
-        // Whether it is there nobody could say.
-        Err(failed) => ApiError::from_repository(failed, ErrorCode::ManifestUnknown),
     }
 }
 

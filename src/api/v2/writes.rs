@@ -1,16 +1,16 @@
 //! Pushing and deleting manifests, deleting blobs (distribution-spec, "Pushing Manifests", "Content Management").
 
-use bytes::BytesMut;
-use futures_util::StreamExt as _;
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use super::super::error::ApiError;
 use super::super::{Call, respond};
-use crate::body::{Body, Chunks};
+use crate::body::{self, Body, Chunks, WholeError};
+use crate::cache::Want;
 use crate::oci::manifest::MANIFEST_MAX;
-use crate::oci::{Digest, ErrorCode, MediaType, Name, Reference, Tag};
-use crate::overlay::{Local, PutManifest, TAGS_MAX};
-use crate::repository::Repository;
+use crate::oci::{Accept, Digest, ErrorCode, MediaType, Name, Reference, Tag};
+use crate::overlay::{self, Local, PutManifest, TAGS_MAX};
+use crate::repository::{self, Key, Repository, Target};
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -18,19 +18,45 @@ const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 /// `DELETE …/manifests/<reference>`.
 pub(super) async fn manifest(
     call: &Call<'_>,
-    (local, name): (&Local, &Name),
+    (repository, local): (&Repository, &Local),
+    target: &Target,
     reference: &Reference,
 ) -> Result<Response<Body>, ApiError> {
-    match *call.method {
-        Method::DELETE => {
-            let deleted = match reference {
-                Reference::Tag(tag) => local.delete_tag(name, tag).await,
-                Reference::Digest(digest) => local.delete_manifest(name, digest).await,
-            };
-            deleted.map_err(ApiError::from_overlay)?;
-            Ok(accepted())
+    if *call.method != Method::DELETE {
+        return Err(ApiError::method("GET, HEAD, PUT, DELETE"));
+    }
+    let name = &target.name;
+    let deleted = match reference {
+        Reference::Tag(tag) => local.delete_tag(name, tag).await,
+        Reference::Digest(digest) => local.delete_manifest(name, digest).await,
+    };
+    match deleted {
+        Ok(()) => Ok(accepted()),
+        Err(absent @ overlay::Error::ManifestUnknown) => {
+            let accept = Accept::everything();
+            let there = repository.manifest(&call.hops, name, reference, &accept, Want::Head);
+            Err(elsewhere(
+                target,
+                there.await.map(|found| found.member),
+                absent,
+            ))
         }
-        _ => Err(ApiError::method("GET, HEAD, PUT, DELETE")),
+        Err(error) => Err(ApiError::from_overlay(error)),
+    }
+}
+
+/// What a virtual repository's target does not have may be there in another member: that is refused, and not absent.
+fn elsewhere(
+    target: &Target,
+    found: Result<Option<Key>, repository::Error>,
+    absent: overlay::Error,
+) -> ApiError {
+    match found {
+        Ok(Some(_)) => ApiError::read_only(&target.key),
+        Ok(None) => ApiError::from_overlay(absent),
+        Err(error) if error.is_absence() => ApiError::from_overlay(absent),
+        // Whether it is there nobody could say.
+        Err(error) => ApiError::from_repository(error, ErrorCode::ManifestUnknown),
     }
 }
 
@@ -54,7 +80,7 @@ pub(super) async fn put(
         }
     }
     if named.len() > TAGS_MAX {
-        return Err(ApiError::from_overlay(crate::overlay::Error::TooManyTags));
+        return Err(ApiError::from_overlay(overlay::Error::TooManyTags));
     }
     tags.extend(
         named
@@ -75,7 +101,7 @@ pub(super) async fn put(
         digest,
         tags,
         media_type,
-        bytes: whole(call, body).await?.freeze(),
+        bytes: whole(call, body).await?,
     };
     let put = repository
         .put_manifest(&call.hops, name, put)
@@ -107,21 +133,29 @@ pub(super) async fn put(
 /// `DELETE …/blobs/<digest>`.
 pub(super) async fn blob(
     call: &Call<'_>,
-    (local, name): (&Local, &Name),
+    (repository, local): (&Repository, &Local),
+    target: &Target,
     digest: &Digest,
 ) -> Result<Response<Body>, ApiError> {
     if *call.method != Method::DELETE {
         return Err(ApiError::method("GET, HEAD, DELETE"));
     }
-    local
-        .delete_blob(name, digest)
-        .await
-        .map_err(ApiError::from_overlay)?;
-    Ok(accepted())
+    match local.delete_blob(&target.name, digest).await {
+        Ok(()) => Ok(accepted()),
+        Err(absent @ overlay::Error::BlobUnknown) => {
+            let there = repository.stat_blob(&call.hops, &target.name, digest);
+            Err(elsewhere(
+                target,
+                there.await.map(|found| found.member),
+                absent,
+            ))
+        }
+        Err(error) => Err(ApiError::from_overlay(error)),
+    }
 }
 
 /// The body of a manifest, bounded.
-async fn whole(call: &Call<'_>, mut body: Chunks) -> Result<BytesMut, ApiError> {
+async fn whole(call: &Call<'_>, body: Chunks) -> Result<Bytes, ApiError> {
     let announced = call
         .headers
         .get(header::CONTENT_LENGTH)
@@ -129,15 +163,12 @@ async fn whole(call: &Call<'_>, mut body: Chunks) -> Result<BytesMut, ApiError> 
     if announced.is_some_and(|length| length > MANIFEST_MAX as u64) {
         return Err(ApiError::too_large());
     }
-    let mut whole = BytesMut::new();
-    while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|error| ApiError::invalid(ErrorCode::ManifestInvalid, error))?;
-        if whole.len() + chunk.len() > MANIFEST_MAX {
-            return Err(ApiError::too_large());
-        }
-        whole.extend_from_slice(&chunk);
-    }
-    Ok(whole)
+    body::whole(body, MANIFEST_MAX)
+        .await
+        .map_err(|error| match error {
+            WholeError::TooLong(_) => ApiError::too_large(),
+            WholeError::Broken(error) => ApiError::invalid(ErrorCode::ManifestInvalid, error),
+        })
 }
 
 fn accepted() -> Response<Body> {

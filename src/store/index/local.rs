@@ -38,6 +38,8 @@ enum HotChange {
     Link(String, bool),
     Tag(String, Option<TagRow>),
     Manifest(String, ManifestRow),
+    /// What there is of an image may be another.
+    Image(String),
 }
 
 /// One link of a local repository.
@@ -53,6 +55,15 @@ pub struct LocalLink {
     pub is_root: bool,
     /// Since when.
     pub added: Wall,
+}
+
+/// What there is of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ImageState {
+    /// Anything at all, a blob of a push that is under way too.
+    pub is_there: bool,
+    /// A tag, or a manifest that was pushed by digest alone: the name is taken.
+    pub is_held: bool,
 }
 
 /// What holds what in one image.
@@ -89,6 +100,8 @@ impl Index {
             let mut applied = Applied::default();
             for work in &work {
                 for (change, row) in &work.changes {
+                    let image = image_key(&change.repo, &change.name);
+                    applied.hot.push(HotChange::Image(image));
                     apply(connection, change, row.as_ref(), &mut applied)?;
                 }
                 connection
@@ -228,18 +241,33 @@ impl Index {
         .await
     }
 
-    /// Whether an image of a local repository has a tag, or a manifest that stays without one.
-    pub async fn holds_image(&self, repo: &str, name: &Name) -> Result<bool> {
+    /// What there is of an image in a local repository. From memory as a rule: every pull through a virtual repository asks.
+    pub async fn image_state(&self, repo: &str, name: &Name) -> Result<ImageState> {
+        let key = image_key(repo, name);
+        let read_at = match self.inner.hot.images.get(&key) {
+            Ok(state) => return Ok(state),
+            Err(read_at) => read_at,
+        };
         let (repo, name) = (repo.to_owned(), name.clone());
-        self.read(move |connection| {
-            connection
-                .prepare_cached(
-                    "SELECT 1 FROM tag WHERE repo = ?1 AND name = ?2
-                     UNION ALL SELECT 1 FROM link WHERE repo = ?1 AND name = ?2 AND local = 1 AND manifest = 1 AND root = 1",
-                )?
-                .exists(params![repo, name.as_str()])
-        })
-        .await
+        let state = self
+            .read(move |connection| {
+                let there = |sql: &str| {
+                    let mut statement = connection.prepare_cached(sql)?;
+                    statement.exists(params![repo, name.as_str()])
+                };
+                let is_tagged = there("SELECT 1 FROM tag WHERE repo = ?1 AND name = ?2")?;
+                Ok(ImageState {
+                    is_there: is_tagged
+                        || there("SELECT 1 FROM link WHERE repo = ?1 AND name = ?2 AND local = 1")?,
+                    is_held: is_tagged
+                        || there(
+                            "SELECT 1 FROM link WHERE repo = ?1 AND name = ?2 AND local = 1 AND manifest = 1 AND root = 1",
+                        )?,
+                })
+            })
+            .await?;
+        self.inner.hot.images.fill(&key, state, read_at);
+        Ok(state)
     }
 
     /// The images of local repositories that may read `wanted`.
@@ -253,6 +281,11 @@ impl Index {
         })
         .await
     }
+}
+
+/// The key of an image among the hot rows. None of the parts can hold a NUL.
+fn image_key(repo: &str, name: impl std::fmt::Display) -> String {
+    format!("{repo}\0{name}")
 }
 
 fn local_link(row: &Row<'_>) -> rusqlite::Result<LocalLink> {
@@ -287,6 +320,7 @@ impl HotChange {
         match self {
             Self::Link(key, there) => hot.links.written(key, there.then_some(())),
             Self::Tag(key, row) => hot.tags.written(key, row.clone()),
+            Self::Image(key) => hot.images.written(key, None),
             Self::Manifest(key, row) => hot.manifests.written(key, Some(row.clone())),
         }
     }

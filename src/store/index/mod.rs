@@ -34,7 +34,7 @@ use rusqlite::{Connection, ErrorCode};
 
 pub(super) use blobs::{Counted, NewBlob, State, Totals};
 pub(super) use local::Work;
-pub use local::{Holdings, LocalLink};
+pub use local::{Holdings, ImageState, LocalLink};
 pub use properties::{Criterion, FoundImage};
 pub use rows::{EdgeRow, HistoryRow, ManifestRow, TagRow};
 
@@ -48,6 +48,8 @@ use writer::Writer;
 const HOT_LINKS: usize = 16 * 1024;
 /// Tags kept in memory.
 const HOT_TAGS: usize = 4 * 1024;
+/// Images of local repositories of which it is kept in memory whether they are there.
+const HOT_IMAGES: usize = 16 * 1024;
 /// Manifest rows kept in memory.
 const HOT_MANIFESTS: usize = 4 * 1024;
 
@@ -100,6 +102,7 @@ struct HotRows {
     links: Hot<()>,
     tags: Hot<TagRow>,
     manifests: Hot<ManifestRow>,
+    images: Hot<ImageState>,
 }
 
 impl Index {
@@ -116,6 +119,7 @@ impl Index {
                 links: Hot::new(HOT_LINKS),
                 tags: Hot::new(HOT_TAGS),
                 manifests: Hot::new(HOT_MANIFESTS),
+                images: Hot::new(HOT_IMAGES),
             }),
         };
         let index = Self {

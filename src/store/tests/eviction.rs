@@ -78,7 +78,7 @@ async fn manifests_go_after_blobs_and_pinned_content_never() {
     // Filled as a blob, recorded as a manifest later.
     let late = harness.fill(&noise(4, 1000)).await;
     let name = crate::oci::Name::parse("team/app").unwrap();
-    let row = index::ManifestRow::default();
+    let row = ManifestRow::default();
     let index = harness.store.index();
     index
         .record_manifest("hub", &name, &late, row)

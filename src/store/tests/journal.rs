@@ -16,7 +16,7 @@ async fn push(store: &Store, bytes: &'static [u8]) -> Digest {
         .await
         .unwrap();
     let change = Change::link_blob("dev-local", &name(), &digest, crate::clock::now());
-    store.commit_change(change, None).await.unwrap();
+    store.commit_changes(vec![(change, None)]).await.unwrap();
     digest
 }
 
@@ -38,7 +38,11 @@ async fn the_index_is_rebuilt_from_it_and_nothing_pushed_is_evicted() {
     let kept = push(&harness.store, b"kept").await;
     let gone = push(&harness.store, b"gone").await;
     let change = Change::drop_blob("dev-local", &name(), &gone, crate::clock::now());
-    harness.store.commit_change(change, None).await.unwrap();
+    harness
+        .store
+        .commit_changes(vec![(change, None)])
+        .await
+        .unwrap();
     let (_copy, after) = harness.after_kill_and(remove_index).await;
     assert!(is_linked(&after.store, &kept).await && !is_linked(&after.store, &gone).await);
     assert!(after.has(&kept).await && !after.has(&gone).await);
@@ -104,7 +108,11 @@ async fn tags_come_back_with_their_history() {
             "pushed",
             crate::clock::now(),
         );
-        harness.store.commit_change(change, None).await.unwrap();
+        harness
+            .store
+            .commit_changes(vec![(change, None)])
+            .await
+            .unwrap();
         digests.push(digest);
     }
     let (_copy, after) = harness.after_kill_and(remove_index).await;
@@ -133,7 +141,7 @@ async fn many_at_once_are_all_written() {
         .collect();
     let all = names.iter().map(|name| {
         let change = Change::link_blob("dev-local", name, &digest, crate::clock::now());
-        harness.store.commit_change(change, None)
+        harness.store.commit_changes(vec![(change, None)])
     });
     for done in futures_util::future::join_all(all).await {
         done.unwrap();
