@@ -11,6 +11,7 @@ mod fill;
 mod flight;
 mod follow;
 mod freshness;
+mod known;
 mod learn;
 mod lists;
 mod manifests;

@@ -6,12 +6,14 @@
 mod diagnose;
 mod environment;
 mod file;
+mod remotes;
 mod resolve;
 mod units;
 mod virtuals;
 
 pub use diagnose::ConfigError;
-pub use resolve::{Bind, Local, Remote, Resolved, load};
+pub use remotes::Remote;
+pub use resolve::{Bind, Local, Resolved, load};
 pub use virtuals::{Virtual, VirtualMember};
 
 /// The configuration that is used where no file names another: the shipped `mirror.toml`.

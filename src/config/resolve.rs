@@ -13,15 +13,11 @@ use url::Url;
 use super::diagnose::{ConfigError, Problem};
 use super::environment;
 use super::file::{self, File};
+use super::remotes::Remote;
 use super::units::{Span, Timeout};
 use super::virtuals::{Kind, Virtual};
 use crate::repository::{Key, canonical_host};
-use crate::secret::Secret;
-use crate::upstream::{CredentialConfig, SecretSource, Timeouts};
-use crate::{cache, overlay, server, store};
-
-/// The most requests under way at a time that may be configured for one upstream.
-pub(super) const CONCURRENT_MAX: usize = 1024;
+use crate::{overlay, server, store};
 
 /// The tables of repositories.
 const KINDS: [&str; 3] = ["remote", "local", "virtual"];
@@ -92,33 +88,6 @@ pub struct Bind {
     pub listen: Option<SocketAddr>,
     /// What it means.
     pub repository: Key,
-}
-
-/// One remote.
-#[derive(Debug, Clone)]
-pub struct Remote {
-    /// Its key.
-    pub key: Key,
-    /// The `?ns=` values and path prefixes that mean it.
-    pub serves: Vec<String>,
-    /// Its upstream's base URL.
-    pub url: Url,
-    /// Sent upstream as `?ns=`.
-    pub ns: Option<String>,
-    /// How long its answers are good for.
-    pub cache: cache::Config,
-    /// What to log in with.
-    pub credentials: Vec<CredentialConfig>,
-    /// Other hosts whose token service may see the credentials.
-    pub token_hosts: Vec<String>,
-    /// Inside addresses that redirects and token services may use.
-    pub allow_addresses: Vec<IpNet>,
-    /// Further certificate authorities.
-    pub ca: Option<PathBuf>,
-    /// Requests under way at a time.
-    pub concurrent: usize,
-    /// Time-outs towards it.
-    pub timeouts: Timeouts,
 }
 
 /// Reads a configuration: the text of the file over the built-in one, the environment over both.
@@ -215,11 +184,11 @@ fn usual_default(virtuals: &[Virtual], remotes: &[Remote], locals: &[Local]) -> 
         .or_else(|| locals.first().map(|local| local.key.clone()))
 }
 
-fn span(written: Option<Span>, default: Duration) -> Duration {
+pub(super) fn span(written: Option<Span>, default: Duration) -> Duration {
     written.map_or(default, |span| span.0)
 }
 
-fn within(written: Option<Timeout>, default: Duration) -> Duration {
+pub(super) fn within(written: Option<Timeout>, default: Duration) -> Duration {
     written.map_or(default, |timeout| timeout.0)
 }
 
@@ -233,7 +202,7 @@ fn hidden(key: &Key) -> String {
 pub(super) struct Reader<'a> {
     problems: Vec<Problem>,
     base: Option<PathBuf>,
-    environment: &'a [(String, String)],
+    pub(super) environment: &'a [(String, String)],
     /// Whether spans point into a text that people can see.
     spans: bool,
     /// Where the file names repositories, for when it turns out that they do not exist.
@@ -282,7 +251,7 @@ impl Reader<'_> {
         }
     }
 
-    fn path(&self, path: &Path) -> PathBuf {
+    pub(super) fn path(&self, path: &Path) -> PathBuf {
         self.base
             .as_ref()
             .map_or_else(|| path.to_owned(), |base| base.join(path))
@@ -586,7 +555,7 @@ impl Reader<'_> {
         parsed
     }
 
-    fn networks(&mut self, written: &[Spanned<String>], key: &str) -> Vec<IpNet> {
+    pub(super) fn networks(&mut self, written: &[Spanned<String>], key: &str) -> Vec<IpNet> {
         let mut networks = Vec::new();
         for network in written {
             match network.get_ref().parse::<IpNet>().or_else(|_no_prefix| {
@@ -604,175 +573,5 @@ impl Reader<'_> {
             }
         }
         networks
-    }
-
-    fn remote(&mut self, key: Key, remote: file::Remote) -> Option<Remote> {
-        let later = [
-            ("foreign_layers", &remote.foreign_layers),
-            ("admit", &remote.admit),
-            (
-                "limits.requests_per_second",
-                &remote.limits.requests_per_second,
-            ),
-            ("limits.bandwidth", &remote.limits.bandwidth),
-            ("limits.keep_quota", &remote.limits.keep_quota),
-        ];
-        for (name, value) in later {
-            if let Some(value) = value {
-                self.problem(
-                    value.span(),
-                    format!("remote.{key}.{name} is not supported by this version"),
-                    "remove it",
-                );
-            }
-        }
-        let url = match Url::parse(remote.url.get_ref()) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() => {
-                Some(url)
-            }
-            _ => {
-                self.problem(
-                    remote.url.span(),
-                    format!("remote.{key}.url is no registry's URL"),
-                    "write it like \"https://registry.example.com\"",
-                );
-                None
-            }
-        };
-        if let Some(url) = &url
-            && (!url.username().is_empty()
-                || url.password().is_some()
-                || url.query().is_some()
-                || url.fragment().is_some())
-        {
-            self.problem(
-                remote.url.span(),
-                format!("remote.{key}.url has more than scheme, host, port and path"),
-                "credentials have a key of their own: credentials = { … }",
-            );
-        }
-        let concurrent = remote.limits.concurrent.unwrap_or(Spanned::new(0..0, 8));
-        if !(1..=CONCURRENT_MAX).contains(concurrent.get_ref()) {
-            self.problem(
-                concurrent.span(),
-                format!("remote.{key}.limits.concurrent is out of range"),
-                format!("write a number from 1 to {CONCURRENT_MAX}"),
-            );
-        }
-        let mut credentials = Vec::new();
-        if let Some(pool) = remote.credentials {
-            let at = pool.span();
-            for credential in pool.into_inner().0 {
-                credentials.extend(self.credential(&key, credential, at.clone()));
-            }
-        }
-        let (defaults, timeouts) = (cache::Config::default(), Timeouts::default());
-        let cache = cache::Config {
-            tag_ttl: span(remote.tag_ttl, defaults.tag_ttl),
-            negative_ttl: span(remote.negative_ttl, defaults.negative_ttl),
-            stale_if_error: span(remote.stale_if_error, defaults.stale_if_error),
-            deleted_upstream: match remote.deleted_upstream {
-                Some(file::Deleted::Forget) => cache::DeletedUpstream::Forget,
-                Some(file::Deleted::Keep) | None => cache::DeletedUpstream::Keep,
-            },
-            offline: remote.offline,
-        };
-        let timeouts = Timeouts {
-            connect: within(remote.timeouts.connect, timeouts.connect),
-            tls: within(remote.timeouts.tls, timeouts.tls),
-            headers: within(remote.timeouts.headers, timeouts.headers),
-            idle: within(remote.timeouts.idle, timeouts.idle),
-            ..timeouts
-        };
-        let allow_addresses = self.networks(
-            &remote.allow_addresses,
-            &format!("remote.{key}.allow_addresses"),
-        );
-        Some(Remote {
-            url: url?,
-            serves: remote.serves.into_iter().map(Spanned::into_inner).collect(),
-            ns: remote.ns,
-            cache,
-            credentials,
-            token_hosts: remote.token_hosts,
-            allow_addresses,
-            ca: remote.ca.map(|path| self.path(&path)),
-            concurrent: concurrent.into_inner(),
-            timeouts,
-            key,
-        })
-    }
-
-    fn credential(
-        &mut self,
-        key: &Key,
-        written: file::Credential,
-        at: Range<usize>,
-    ) -> Option<CredentialConfig> {
-        match written {
-            file::Credential {
-                username: Some(username),
-                password_file: Some(file),
-                password_env: None,
-                helper: None,
-                docker_config: None,
-            } => Some(CredentialConfig::Static {
-                username,
-                password: SecretSource::File(self.path(&file)),
-            }),
-            file::Credential {
-                username: Some(username),
-                password_file: None,
-                password_env: Some(variable),
-                helper: None,
-                docker_config: None,
-            } => {
-                let value = self
-                    .environment
-                    .iter()
-                    .find(|(name, _)| *name == variable)
-                    .map(|(_, value)| value.clone());
-                if value.is_none() {
-                    self.problem(
-                        at,
-                        format!("remote.{key}.credentials: the environment has no {variable}"),
-                        "set the variable, or use password_file",
-                    );
-                }
-                Some(CredentialConfig::Static {
-                    username,
-                    password: SecretSource::Value(Secret::new(value?)),
-                })
-            }
-            file::Credential {
-                username: None,
-                password_file: None,
-                password_env: None,
-                helper: Some(name),
-                docker_config: None,
-            } => Some(CredentialConfig::Helper { name }),
-            file::Credential {
-                username: None,
-                password_file: None,
-                password_env: None,
-                helper: None,
-                docker_config: Some(path),
-            } => {
-                let home = self
-                    .environment
-                    .iter()
-                    .find(|(name, _)| name == "HOME")
-                    .map(|(_, home)| PathBuf::from(home));
-                let path = match (path.strip_prefix("~"), home) {
-                    (Ok(rest), Some(home)) => home.join(rest),
-                    _ => self.path(&path),
-                };
-                Some(CredentialConfig::DockerConfig { path })
-            }
-            _ => {
-                self.problem(at, format!("remote.{key}.credentials is neither of its three forms"), "write { username, password_file } or { username, password_env }, { helper } or { docker_config }");
-                None
-            }
-        }
     }
 }
