@@ -288,14 +288,12 @@ impl Shared {
         let stays = row.as_ref().is_none_or(|row| row.pinned || row.pushed) && !even_held;
         if dropped.as_ref().is_err_and(IndexError::is_full) && !stays {
             // On a full disk the row cannot change before the file has given its room.
-            self.files.remove(digest);
             self.layout.remove_blob(digest)?;
             dropped = self.index.drop_blob(digest, even_held);
         }
         let Some(gone) = dropped? else {
             return Ok(0);
         };
-        self.files.remove(digest);
         self.unsettled.removed(digest.clone());
         if let Err(error) = self.layout.remove_blob(digest) {
             // The bytes are still there: they must stay in the books.
