@@ -1,6 +1,5 @@
 //! The composition root: builds what the configuration says, wires it, runs it until a signal, ends it in order.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,23 +12,28 @@ use tracing::{info, warn};
 
 use crate::api::{self, Api, Role};
 use crate::body::Body;
-use crate::cache::{PullThrough, Shared};
-use crate::config::{self, Remote, Resolved};
+use crate::cache::Shared;
+use crate::config::Resolved;
 use crate::overlay::{self, Collected, Local};
-use crate::repository::{
-    Definition, Definitions, Key, Member, Repository, Virtual, VirtualConfig, canonical_host,
-};
+use crate::repository::{Catalog, Definitions, FileSettings, Settings, Workshop};
 use crate::server::{self, Connection, Handler, ListenerConfig, RequestBody, Server};
 use crate::store::{Store, Verified};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
-use crate::upstream::{self, CredentialConfig, ProxyConfig, SecretSource, Upstream};
+use crate::upstream::{CredentialConfig, ProxyConfig, SecretSource, Upstream};
 
 /// How long background tasks may take to end.
 const TASKS_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs the mirror until SIGTERM or SIGINT. A second signal ends it at once.
-pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
+/// Reads the configuration once more, as it was read at the start.
+pub type ReadAgain = Box<dyn Fn() -> Result<Resolved, String> + Send + Sync>;
+
+/// Runs the mirror until SIGTERM or SIGINT. A second signal ends it at once. SIGHUP has configuration and certificates read again.
+pub async fn run(
+    config: Resolved,
+    proxy: ProxyConfig,
+    read_again: ReadAgain,
+) -> anyhow::Result<()> {
     let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
     // Listening comes first: an address that is taken must not cost a recovery.
     let (roles, listeners) = listeners(&config);
@@ -44,30 +48,17 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
     let certificates = server.certificates();
     let store = Store::open(config.storage.clone(), &tasks).await?;
     show(&metrics, &store);
-    let shared = Shared::new(store.clone(), tasks.clone(), Arc::clone(&metrics));
     let instance = format!("roadstead-{}", uuid::Uuid::new_v4().simple());
-    let mut repositories = HashMap::new();
-    for remote in &config.remotes {
-        let upstream = upstream(remote, &proxy, &instance, &tasks, &metrics)?;
-        let key = remote.key.to_string();
-        let cache = PullThrough::new(key, remote.cache.clone(), upstream, shared.clone());
-        if let Err(error) = cache.load_pins().await {
-            warn!(repository = %remote.key, %error, "pinned tags cannot be read; they mean what upstream says");
-        }
-        repositories.insert(remote.key.clone(), Repository::Remote(cache));
-    }
-    let pushed = overlay::Shared::new(store.clone(), &tasks)
-        .await
-        .context("cannot take up the uploads")?;
-    for local in &config.locals {
-        let repository = Local::new(local.key.as_str(), local.config.clone(), pushed.clone());
-        repository.collect_in_background(config.collection, &tasks);
-        repositories.insert(local.key.clone(), Repository::Local(repository));
-    }
-    for several in &config.virtuals {
-        let made = virtual_repository(several, &repositories);
-        repositories.insert(several.key.clone(), Repository::Virtual(made));
-    }
+    let workshop = Workshop {
+        cache: Shared::new(store.clone(), tasks.clone(), Arc::clone(&metrics)),
+        overlay: overlay::Shared::new(store.clone(), &tasks)
+            .await
+            .context("cannot take up the uploads")?,
+        proxy,
+        instance: instance.clone(),
+    };
+    let catalog = Catalog::open(workshop, file_settings(&config)).await?;
+    catalog.collect_in_background(config.collection);
     let addresses = server.addresses();
     let mut own_hosts: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     own_hosts.extend(
@@ -77,27 +68,15 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
             .and_then(url::Url::host_str)
             .map(str::to_owned),
     );
-    let hosts = config
-        .binds
-        .iter()
-        .filter_map(|bind| {
-            Some((
-                bind.host.as_ref()?.to_ascii_lowercase(),
-                bind.repository.clone(),
-            ))
-        })
-        .collect();
     let api = Api::new(
         api::Config {
-            definitions: definitions(&config),
-            repositories,
+            catalog: catalog.clone(),
             open_writes: config.open_writes(),
             store: store.clone(),
             external_url: config
                 .external_url
                 .as_ref()
                 .map(|url| url.as_str().trim_end_matches('/').to_owned()),
-            hosts,
             own_hosts,
             trusted_proxies: config.trusted_proxies.clone(),
             roles: roles.clone(),
@@ -126,10 +105,13 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
     tasks.spawn("reload", async move {
         loop {
             tokio::select! {
-                _ = hangup.recv() => match certificates.reload().await {
-                    Ok(()) => info!("SIGHUP: certificates were read again; a changed configuration needs a restart"),
-                    Err(error) => warn!(%error, "SIGHUP: these certificates cannot be used; the ones in use stay"),
-                },
+                _ = hangup.recv() => {
+                    match certificates.reload().await {
+                        Ok(()) => info!("SIGHUP: certificates were read again"),
+                        Err(error) => warn!(%error, "SIGHUP: these certificates cannot be used; the ones in use stay"),
+                    }
+                    reload_repositories(&catalog, &config, &read_again).await;
+                }
                 () = reloading.cancelled() => return,
             }
         }
@@ -161,56 +143,44 @@ pub async fn run(config: Resolved, proxy: ProxyConfig) -> anyhow::Result<()> {
 
 /// What routing knows of every configured repository.
 pub fn definitions(config: &Resolved) -> Definitions {
-    let is_docker_hub = |remote: &Remote| {
-        let host = remote.url.host_str().unwrap_or_default();
-        canonical_host(host) == canonical_host("docker.io")
-    };
-    let remotes = config.remotes.iter().map(|remote| Definition {
-        key: remote.key.clone(),
-        serves: remote.serves.clone(),
-        is_docker_hub: is_docker_hub(remote),
-    });
-    let locals = config.locals.iter().map(|local| Definition {
-        key: local.key.clone(),
-        serves: Vec::new(),
-        is_docker_hub: false,
-    });
-    let virtuals = config.virtuals.iter().map(|several| Definition {
-        key: several.key.clone(),
-        serves: several.serves.clone(),
-        is_docker_hub: false,
-    });
+    let settings = config.repositories.values();
     Definitions::new(
-        remotes.chain(locals).chain(virtuals).collect(),
+        settings.map(Settings::definition).collect(),
         config.default.clone(),
     )
 }
 
-/// A virtual repository over those that are there already.
-fn virtual_repository(
-    config: &config::Virtual,
-    repositories: &HashMap<Key, Repository>,
-) -> Virtual {
-    let members = config.members.iter().filter_map(|member| {
-        Some(Member {
-            key: member.key.clone(),
-            repository: repositories.get(&member.key)?.clone(),
-            filters: member.filters.clone(),
-        })
+/// What the file says of repositories.
+fn file_settings(config: &Resolved) -> FileSettings {
+    let hosts = config.binds.iter().filter_map(|bind| {
+        let host = bind.host.as_ref()?.to_ascii_lowercase();
+        Some((host, bind.repository.clone()))
     });
-    let deploy_to = config.deploy_to.as_ref();
-    Virtual::new(
-        config.key.clone(),
-        VirtualConfig {
-            members: members.collect(),
-            deploy_to: deploy_to.and_then(|key| match repositories.get(key)? {
-                Repository::Local(local) => Some(local.clone()),
-                Repository::Remote(_) | Repository::Virtual(_) => None,
-            }),
-            by_timestamp: config.by_timestamp,
-            exclusive_names: config.exclusive_names,
-        },
-    )
+    FileSettings {
+        repositories: config.repositories.clone(),
+        default: config.default.clone(),
+        hosts: hosts.collect(),
+    }
+}
+
+/// Takes the repositories that the file has now. Anything wrong with it leaves everything as it is.
+async fn reload_repositories(catalog: &Catalog, running: &Resolved, read_again: &ReadAgain) {
+    let fresh = match read_again() {
+        Ok(fresh) => fresh,
+        Err(error) => {
+            warn!("SIGHUP: this configuration cannot be used; the one in use stays\n{error}");
+            return;
+        }
+    };
+    for key in running.needs_restart(&fresh) {
+        warn!(key, "SIGHUP: a change of this needs a restart");
+    }
+    match catalog.reload(file_settings(&fresh)).await {
+        Ok(()) => info!("SIGHUP: the repositories of the configuration were read again"),
+        Err(error) => {
+            warn!(%error, "SIGHUP: these repositories cannot be used; the ones in use stay");
+        }
+    }
 }
 
 /// What can be found wrong with a configuration without listening, dialling or touching the store. Answers warnings.
@@ -218,8 +188,13 @@ pub fn check(config: &Resolved, proxy: &ProxyConfig) -> anyhow::Result<Vec<Strin
     let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
     server::check_certificates(&config.tls).context("cannot set up server.tls")?;
     let mut warnings = Vec::new();
-    for remote in &config.remotes {
-        upstream(remote, proxy, "check", &tasks, &metrics)?;
+    for remote in config.remotes() {
+        Upstream::new(
+            remote.upstream(proxy, "check"),
+            &tasks,
+            Arc::clone(&metrics),
+        )
+        .with_context(|| format!("cannot set up remote.{}", remote.key))?;
         for credential in &remote.credentials {
             let path = match credential {
                 CredentialConfig::Static {
@@ -260,7 +235,7 @@ pub async fn collect(config: Resolved, dry_run: bool) -> anyhow::Result<Vec<Gone
     let store = Store::open(config.storage.clone(), &tasks).await?;
     let pushed = overlay::Shared::new(store.clone(), &tasks).await?;
     let mut gone = Vec::new();
-    for local in &config.locals {
+    for local in config.locals() {
         let repository = Local::new(local.key.as_str(), local.config.clone(), pushed.clone());
         let collected = repository.collect_alone(config.collection.grace, dry_run);
         gone.extend(collected.await?.into_iter().map(|what| Gone {
@@ -284,31 +259,6 @@ pub async fn verify(config: Resolved, anew: bool) -> anyhow::Result<Verified> {
     tasks.stop(TASKS_PATIENCE).await;
     store.close().await;
     Ok(verified)
-}
-
-/// The client of one remote. Nothing is dialled.
-fn upstream(
-    remote: &Remote,
-    proxy: &ProxyConfig,
-    instance: &str,
-    tasks: &Tasks,
-    metrics: &Arc<Metrics>,
-) -> anyhow::Result<Upstream> {
-    let config = upstream::Config {
-        key: remote.key.to_string(),
-        url: remote.url.clone(),
-        ns: remote.ns.clone(),
-        credentials: remote.credentials.clone(),
-        token_hosts: remote.token_hosts.clone(),
-        allow_addresses: remote.allow_addresses.clone(),
-        ca: remote.ca.clone(),
-        proxy: proxy.clone(),
-        concurrent: remote.concurrent,
-        timeouts: remote.timeouts,
-        instance: instance.to_owned(),
-    };
-    Upstream::new(config, tasks, Arc::clone(metrics))
-        .with_context(|| format!("cannot set up remote.{}", remote.key))
 }
 
 /// Shows how full the store is whenever the metrics are read.

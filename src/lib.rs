@@ -11,6 +11,7 @@ pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod globs;
 pub mod oci;
 pub mod overlay;
 pub mod repository;

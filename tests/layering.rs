@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 /// Every top-level module and its rank.
-const RANKS: [(&str, u8); 16] = [
+const RANKS: [(&str, u8); 17] = [
     ("cli", 10),
     ("app", 9),
     ("config", 8),
@@ -23,6 +23,7 @@ const RANKS: [(&str, u8); 16] = [
     ("oci", 0),
     ("body", 0),
     ("clock", 0),
+    ("globs", 0),
     ("secret", 0),
     ("tasks", 0),
     ("telemetry", 0),

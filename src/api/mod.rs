@@ -12,7 +12,6 @@ mod respond;
 mod route;
 mod v2;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,14 +22,14 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, header};
 
 use crate::body::{self, Body, Chunks};
-use crate::overlay::Local;
 use crate::repository::{
-    Ask, Chosen, Definitions, Key, Repository, Target, Unresolved, choose, resolve,
+    Ask, Catalog, Chosen, Key, Repository, Snapshot, Target, Unresolved, choose, resolve,
 };
 use crate::store::Store;
 use crate::telemetry::Metrics;
 use crate::upstream::Hops;
 
+use artifactory::system;
 use error::ApiError;
 use record::Record;
 use route::Route;
@@ -52,18 +51,14 @@ pub enum Role {
 /// What the API needs.
 #[derive(Debug)]
 pub struct Config {
-    /// Repositories, hosts, default.
-    pub definitions: Definitions,
-    /// Every repository, by key.
-    pub repositories: HashMap<Key, Repository>,
+    /// Every repository.
+    pub catalog: Catalog,
     /// Whether whoever reaches us may push, delete, promote and administer.
     pub open_writes: bool,
     /// What stands on record, by whom; properties.
     pub store: Store,
     /// How clients call this mirror, without a slash at the end.
     pub external_url: Option<String>,
-    /// Hosts that mean one repository.
-    pub hosts: HashMap<String, Key>,
     /// Our own names, which as `ns` mean none.
     pub own_hosts: Vec<String>,
     /// What each listener is for.
@@ -96,6 +91,8 @@ pub struct Peer {
 struct Call<'a> {
     method: &'a Method,
     headers: &'a http::HeaderMap,
+    /// The repositories, as they were when the request came in.
+    there: Arc<Snapshot>,
     /// The path as the client wrote it, for `Link`.
     path: &'a str,
     query: Vec<(String, String)>,
@@ -123,6 +120,34 @@ impl Call<'_> {
         found
             .map(|(_, value)| value.as_str())
             .filter(|value| !value.is_empty())
+    }
+
+    /// What the request has chosen before its path names an image.
+    fn choose<'a>(&'a self, place: Place<'a>) -> Result<Chosen<'a>, Unresolved> {
+        let (hosts, definitions) = (self.there.hosts(), self.there.definitions());
+        let host = self.own_hosts.last().map_or("", String::as_str);
+        let without_port = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let bound = match place.role {
+            Role::Bound(key) => Some(key),
+            Role::Registry | Role::Admin => hosts.get(host).or_else(|| hosts.get(without_port)),
+        };
+        choose(
+            definitions,
+            &Ask {
+                bound,
+                prefix: place.prefix,
+                namespaces: &self.namespaces,
+                own_hosts: &self.own_hosts,
+            },
+        )
+    }
+
+    /// The repository and image that `name` means for this request.
+    fn resolve(&self, chosen: &Chosen<'_>, name: &str) -> Result<(Target, &Repository), ApiError> {
+        let target = resolve(self.there.definitions(), chosen, name)?;
+        let repository = self.there.get(&target.key);
+        let repository = repository.ok_or_else(ApiError::not_found)?;
+        Ok((target, repository))
     }
 }
 
@@ -185,6 +210,8 @@ impl Api {
             | Route::Artifact { .. }
             | Route::Storage { .. }
             | Route::Search { .. }
+            | Route::Repositories { .. }
+            | Route::System { .. }
                 if *role == Role::Admin =>
             {
                 Err(ApiError::not_found())
@@ -202,6 +229,15 @@ impl Api {
             Route::Search { kind } => {
                 let call = self.call(request, peer)?;
                 let answer = self.search(&call, &kind, record).await;
+                answer.map_err(|error| error.in_envelope(true))
+            }
+            Route::Repositories { key } => {
+                let call = self.call(request, peer)?;
+                let answer = self.repositories(&call, key.as_deref(), body, record).await;
+                answer.map_err(|error| error.in_envelope(true))
+            }
+            Route::System { what } => {
+                let answer = system::answer(&request.method, &what);
                 answer.map_err(|error| error.in_envelope(true))
             }
             Route::Audit => self.audit(request, record).await,
@@ -250,6 +286,7 @@ impl Api {
         let host = forwarded::host(peer.address, &request.headers, trusted_proxies);
         own_hosts.push(host);
         Ok(Call {
+            there: self.config.catalog.current(),
             peer: peer.address,
             method: &request.method,
             headers: &request.headers,
@@ -268,52 +305,6 @@ impl Api {
         forwarded::base(call.peer, call.headers, trusted)
             .or_else(|| self.config.external_url.clone())
             .unwrap_or_else(|| format!("http://{host}"))
-    }
-
-    /// The local repository of a key.
-    fn local(&self, key: &str) -> Option<&Local> {
-        let key = Key::parse(key).ok()?;
-        match self.config.repositories.get(&key)? {
-            Repository::Local(local) => Some(local),
-            Repository::Remote(_) | Repository::Virtual(_) => None,
-        }
-    }
-
-    /// What the request has chosen before its path names an image.
-    fn choose<'a>(
-        &'a self,
-        call: &'a Call<'_>,
-        place: Place<'a>,
-    ) -> Result<Chosen<'a>, Unresolved> {
-        let Config {
-            hosts, definitions, ..
-        } = &self.config;
-        let host = call.own_hosts.last().map_or("", String::as_str);
-        let without_port = host.rsplit_once(':').map_or(host, |(name, _)| name);
-        let bound = match place.role {
-            Role::Bound(key) => Some(key),
-            Role::Registry | Role::Admin => hosts.get(host).or_else(|| hosts.get(without_port)),
-        };
-        choose(
-            definitions,
-            &Ask {
-                bound,
-                prefix: place.prefix,
-                namespaces: &call.namespaces,
-                own_hosts: &call.own_hosts,
-            },
-        )
-    }
-
-    /// The repository and image that `name` means for this request.
-    fn resolve(&self, chosen: &Chosen<'_>, name: &str) -> Result<(Target, &Repository), ApiError> {
-        let target = resolve(&self.config.definitions, chosen, name)?;
-        let repository = self
-            .config
-            .repositories
-            .get(&target.key)
-            .ok_or_else(ApiError::not_found)?;
-        Ok((target, repository))
     }
 
     fn metrics_page(&self, method: &Method) -> Result<Response<Body>, ApiError> {

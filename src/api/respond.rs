@@ -27,6 +27,16 @@ pub(super) fn common(response: &mut Response<Body>, request_id: &str) {
     set(headers, HeaderName::from_static("x-request-id"), request_id);
 }
 
+/// An answer in plain text.
+pub(super) fn text(text: impl Into<bytes::Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::full(text));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
+
 /// An answer in JSON.
 pub(super) fn json(value: &serde_json::Value) -> Response<Body> {
     let mut response = Response::new(Body::full(value.to_string()));

@@ -26,6 +26,10 @@ pub(super) enum Route {
     Storage { path: String },
     /// `/api/search/<kind>`
     Search { kind: String },
+    /// `/api/repositories[/<key>]`
+    Repositories { key: Option<String> },
+    /// `/api/system/<what>`
+    System { what: String },
     /// `/admin/audit`
     Audit,
     /// `/admin/tags/<key>/<image>/<tag>`, from the key on
@@ -57,6 +61,19 @@ pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
     if let Some(path) = api.and_then(|api| api.strip_prefix("storage/")) {
         return Ok(Route::Storage {
             path: path.to_owned(),
+        });
+    }
+    if let Some(rest) = api.and_then(|api| api.strip_prefix("repositories"))
+        && (rest.is_empty() || rest.starts_with('/'))
+    {
+        let key = rest.trim_start_matches('/').trim_end_matches('/');
+        return Ok(Route::Repositories {
+            key: (!key.is_empty()).then(|| key.to_owned()),
+        });
+    }
+    if let Some(what) = api.and_then(|api| api.strip_prefix("system/")) {
+        return Ok(Route::System {
+            what: what.to_owned(),
         });
     }
     if let Some(kind) = api.and_then(|api| api.strip_prefix("search/")) {

@@ -33,7 +33,7 @@ pub(super) fn run(config: &Resolved) {
         config.storage.max_size,
         config.storage.path.display()
     ));
-    for remote in &config.remotes {
+    for remote in config.remotes() {
         let offline = if remote.cache.offline {
             ", offline"
         } else {
@@ -50,7 +50,7 @@ pub(super) fn run(config: &Resolved) {
             }
         ));
     }
-    for local in &config.locals {
+    for local in config.locals() {
         output::line(&format!(
             "{} takes pushes{}",
             local.key,
@@ -61,8 +61,8 @@ pub(super) fn run(config: &Resolved) {
             }
         ));
     }
-    for several in &config.virtuals {
-        let members = several.members.iter().map(|member| member.key.as_str());
+    for several in config.virtuals() {
+        let members = several.members.iter().map(|(key, _)| key.as_str());
         let deploy_to = several.deploy_to.as_ref();
         output::line(&format!(
             "{} is {} under one name{}{}",
@@ -78,8 +78,8 @@ pub(super) fn run(config: &Resolved) {
     }
     let definitions = app::definitions(config);
     let mut samples = vec!["nginx:latest".to_owned()];
-    let virtuals = config.virtuals.iter();
-    let remotes = config.remotes.iter();
+    let virtuals = config.virtuals();
+    let remotes = config.remotes();
     let serving = virtuals
         .map(|several| (&several.key, &several.serves))
         .chain(remotes.map(|remote| (&remote.key, &remote.serves)));
@@ -89,8 +89,7 @@ pub(super) fn run(config: &Resolved) {
     }
     samples.extend(
         config
-            .locals
-            .iter()
+            .locals()
             .map(|local| format!("{}/team/app:1", local.key)),
     );
     for sample in samples {

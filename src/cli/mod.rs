@@ -88,7 +88,7 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }),
         Command::Serve(arguments) => with_config(&cli, |resolved, proxy| {
-            serve::run(resolved, arguments, proxy)
+            serve::run(resolved, arguments.clone(), cli.config.clone(), proxy)
         }),
         Command::Gc(arguments) => {
             with_config(&cli, |resolved, _proxy| gc::run(resolved, arguments))

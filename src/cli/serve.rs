@@ -14,7 +14,7 @@ use crate::upstream::ProxyConfig;
 /// After how many tasks a worker looks for new I/O: small requests get their turn beside large transfers (PERFORMANCE 2.5).
 const EVENT_INTERVAL: u32 = 11;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct Arguments {
     /// Address to listen on, instead of the configured ones; may be given several times
     #[arg(long, value_name = "ADDR")]
@@ -24,19 +24,38 @@ pub(super) struct Arguments {
     data: Option<PathBuf>,
 }
 
-pub(super) fn run(mut config: Resolved, arguments: &Arguments, proxy: ProxyConfig) -> ExitCode {
+pub(super) fn run(
+    config: Resolved,
+    arguments: Arguments,
+    file: Option<PathBuf>,
+    proxy: ProxyConfig,
+) -> ExitCode {
+    let config = apply(config, &arguments);
+    let read_again: app::ReadAgain = Box::new(move || {
+        let config = super::load(file.as_deref()).map_err(|error| error.to_string())?;
+        Ok(apply(config, &arguments))
+    });
+    serve(config, proxy, read_again)
+}
+
+/// What the command line says counts before what the file says.
+fn apply(mut config: Resolved, arguments: &Arguments) -> Resolved {
     if !arguments.listen.is_empty() {
         config.listen.clone_from(&arguments.listen);
     }
     if let Some(data) = &arguments.data {
         config.storage.path.clone_from(data);
     }
+    config
+}
+
+fn serve(config: Resolved, proxy: ProxyConfig, read_again: app::ReadAgain) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .event_interval(EVENT_INTERVAL)
         .build();
     let served = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
-        let served = runtime.block_on(app::run(config, proxy));
+        let served = runtime.block_on(app::run(config, proxy, read_again));
         // Blocking reads of clients that have gone do not hold the process.
         runtime.shutdown_timeout(std::time::Duration::from_secs(1));
         served

@@ -12,9 +12,7 @@ mod units;
 mod virtuals;
 
 pub use diagnose::ConfigError;
-pub use remotes::Remote;
-pub use resolve::{Bind, Local, Resolved, load};
-pub use virtuals::{Virtual, VirtualMember};
+pub use resolve::{Bind, Resolved, load};
 
 /// The configuration that is used where no file names another: the shipped `mirror.toml`.
 pub const BUILT_IN: &str = include_str!("../../mirror.toml");

@@ -3,49 +3,21 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use ipnet::IpNet;
 use toml::Spanned;
 use url::Url;
 
 use super::file;
 use super::resolve::{Reader, span, within};
 use crate::cache;
-use crate::repository::Key;
+use crate::repository::{Key, RemoteSettings};
 use crate::secret::Secret;
 use crate::upstream::{CredentialConfig, SecretSource, Timeouts};
 
 /// The most requests under way at a time that may be configured for one upstream.
 pub(super) const CONCURRENT_MAX: usize = 1024;
 
-/// One remote.
-#[derive(Debug, Clone)]
-pub struct Remote {
-    /// Its key.
-    pub key: Key,
-    /// The `?ns=` values and path prefixes that mean it.
-    pub serves: Vec<String>,
-    /// Its upstream's base URL.
-    pub url: Url,
-    /// Sent upstream as `?ns=`.
-    pub ns: Option<String>,
-    /// How long its answers are good for.
-    pub cache: cache::Config,
-    /// What to log in with.
-    pub credentials: Vec<CredentialConfig>,
-    /// Other hosts whose token service may see the credentials.
-    pub token_hosts: Vec<String>,
-    /// Inside addresses that redirects and token services may use.
-    pub allow_addresses: Vec<IpNet>,
-    /// Further certificate authorities.
-    pub ca: Option<PathBuf>,
-    /// Requests under way at a time.
-    pub concurrent: usize,
-    /// Time-outs towards it.
-    pub timeouts: Timeouts,
-}
-
 impl Reader<'_> {
-    pub(super) fn remote(&mut self, key: Key, remote: file::Remote) -> Option<Remote> {
+    pub(super) fn remote(&mut self, key: Key, remote: file::Remote) -> Option<RemoteSettings> {
         let later = [
             ("foreign_layers", &remote.foreign_layers),
             ("admit", &remote.admit),
@@ -127,7 +99,7 @@ impl Reader<'_> {
             &remote.allow_addresses,
             &format!("remote.{key}.allow_addresses"),
         );
-        Some(Remote {
+        Some(RemoteSettings {
             url: url?,
             serves: remote.serves.into_iter().map(Spanned::into_inner).collect(),
             ns: remote.ns,

@@ -13,10 +13,10 @@ use url::Url;
 use super::diagnose::{ConfigError, Problem};
 use super::environment;
 use super::file::{self, File};
-use super::remotes::Remote;
 use super::units::{Span, Timeout};
-use super::virtuals::{Kind, Virtual};
-use crate::repository::{Key, canonical_host};
+use crate::repository::{
+    AllSettings, Key, LocalSettings, RemoteSettings, Settings, VirtualSettings, canonical_host,
+};
 use crate::{overlay, server, store};
 
 /// The tables of repositories.
@@ -43,12 +43,8 @@ pub struct Resolved {
     pub default: Key,
     /// Hosts and listeners that mean one repository.
     pub binds: Vec<Bind>,
-    /// The remotes.
-    pub remotes: Vec<Remote>,
-    /// The local repositories.
-    pub locals: Vec<Local>,
-    /// The virtual repositories.
-    pub virtuals: Vec<Virtual>,
+    /// The repositories.
+    pub repositories: AllSettings,
     /// How what nothing refers to is collected.
     pub collection: overlay::Collection,
     /// What is allowed but perhaps not meant.
@@ -56,6 +52,63 @@ pub struct Resolved {
 }
 
 impl Resolved {
+    /// The remotes.
+    pub fn remotes(&self) -> impl Iterator<Item = &RemoteSettings> {
+        self.repositories.values().filter_map(|one| match one {
+            Settings::Remote(remote) => Some(&**remote),
+            Settings::Local(_) | Settings::Virtual(_) => None,
+        })
+    }
+
+    /// The local repositories.
+    pub fn locals(&self) -> impl Iterator<Item = &LocalSettings> {
+        self.repositories.values().filter_map(|one| match one {
+            Settings::Local(local) => Some(local),
+            Settings::Remote(_) | Settings::Virtual(_) => None,
+        })
+    }
+
+    /// The virtual repositories.
+    pub fn virtuals(&self) -> impl Iterator<Item = &VirtualSettings> {
+        self.repositories.values().filter_map(|one| match one {
+            Settings::Virtual(several) => Some(several),
+            Settings::Remote(_) | Settings::Local(_) => None,
+        })
+    }
+
+    /// What of `other` is not taken before a restart, by the keys of the file.
+    pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
+        let listeners = |config: &Self| -> Vec<Bind> {
+            let bound = config.binds.iter().filter(|bind| bind.listen.is_some());
+            bound.cloned().collect()
+        };
+        [
+            (self.listen != other.listen, "server.listen"),
+            (
+                self.admin_listen != other.admin_listen,
+                "server.admin_listen",
+            ),
+            (self.tls != other.tls, "server.tls"),
+            (
+                self.external_url != other.external_url,
+                "server.external_url",
+            ),
+            (
+                self.trusted_proxies != other.trusted_proxies,
+                "server.trusted_proxies",
+            ),
+            (self.limits != other.limits, "server.limits"),
+            (listeners(self) != listeners(other), "server.bind"),
+            (
+                self.storage != other.storage || self.collection != other.collection,
+                "storage",
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(differs, key)| differs.then_some(key))
+        .collect()
+    }
+
     /// Whether whoever reaches this mirror may push and delete: only while nobody else can.
     pub fn open_writes(&self) -> bool {
         let listeners = self
@@ -68,15 +121,6 @@ impl Resolved {
                 .into_iter()
                 .all(|address| address.ip().is_loopback())
     }
-}
-
-/// A local repository.
-#[derive(Debug, Clone)]
-pub struct Local {
-    /// Its key.
-    pub key: Key,
-    /// What it is told.
-    pub config: overlay::Config,
 }
 
 /// A host or a listener that means one repository.
@@ -168,20 +212,24 @@ fn merge(under: &mut Table, over: Table) {
     }
 }
 
-/// What requests without a key mean where the file does not say: what serves Docker Hub, else the first there is.
-fn usual_default(virtuals: &[Virtual], remotes: &[Remote], locals: &[Local]) -> Option<Key> {
-    let serving = virtuals
-        .iter()
-        .map(|several| (&several.key, &several.serves))
-        .chain(remotes.iter().map(|remote| (&remote.key, &remote.serves)));
-    let hub = serving.clone().find(|(_, serves)| {
+/// What requests without a key mean where the file does not say: what serves Docker Hub, else the first there is, virtual ones first.
+fn usual_default(all: &AllSettings) -> Option<Key> {
+    let rank = |settings: &&Settings| match settings {
+        Settings::Virtual(_) => 0,
+        Settings::Remote(_) => 1,
+        Settings::Local(_) => 2,
+    };
+    let mut ordered: Vec<&Settings> = all.values().collect();
+    ordered.sort_by_key(rank);
+    let serves_hub = |settings: &&&Settings| {
+        let serves = settings.definition().serves;
         serves
             .iter()
             .any(|host| canonical_host(host) == "docker.io")
-    });
-    hub.or_else(|| serving.into_iter().next())
-        .map(|(key, _)| key.clone())
-        .or_else(|| locals.first().map(|local| local.key.clone()))
+    };
+    let hub = ordered.iter().find(serves_hub);
+    hub.or_else(|| ordered.first())
+        .map(|settings| settings.key().clone())
 }
 
 pub(super) fn span(written: Option<Span>, default: Duration) -> Duration {
@@ -275,7 +323,7 @@ impl Reader<'_> {
         }
         let mut warnings = Vec::new();
         let mut hosts: BTreeMap<String, String> = BTreeMap::new();
-        let mut remotes = Vec::new();
+        let mut all = AllSettings::new();
         for (name, remote) in file.remote {
             let Some(key) = self.key(&name) else {
                 continue;
@@ -284,23 +332,16 @@ impl Reader<'_> {
                 warnings.push(hidden(&key));
             }
             self.serves(&key, &remote.get_ref().serves, &mut hosts);
-            remotes.extend(self.remote(key, remote.into_inner()));
+            if let Some(mut remote) = self.remote(key.clone(), remote.into_inner()) {
+                remote.cache.offline |= file.mirror.offline;
+                all.insert(key, Settings::Remote(Box::new(remote)));
+            }
         }
-        let mut locals = Vec::new();
         for (name, local) in file.local {
-            locals.extend(self.local(&name, &local, &remotes, &mut warnings));
+            if let Some(local) = self.local(&name, &local, &all, &mut warnings) {
+                all.insert(local.key.clone(), Settings::Local(local));
+            }
         }
-        let mut kinds: BTreeMap<Key, Kind> = BTreeMap::new();
-        kinds.extend(
-            remotes
-                .iter()
-                .map(|remote| (remote.key.clone(), Kind::Remote)),
-        );
-        kinds.extend(
-            locals
-                .iter()
-                .map(|local: &Local| (local.key.clone(), Kind::Local)),
-        );
         for (name, table) in &file.virtuals {
             if let Ok(key) = Key::parse(name.get_ref()) {
                 self.serves(&key, &table.serves, &mut hosts);
@@ -309,11 +350,8 @@ impl Reader<'_> {
                 }
             }
         }
-        let virtuals = self.virtuals(file.virtuals, &kinds, whole);
-        let known: Vec<Key> = kinds
-            .into_keys()
-            .chain(virtuals.iter().map(|several| several.key.clone()))
-            .collect();
+        self.virtuals(file.virtuals, &mut all, whole);
+        let known: Vec<Key> = all.keys().cloned().collect();
         let server = self.server(file.server, &known, whole)?;
         if let Some(default) = &file.mirror.default {
             self.name(default);
@@ -334,13 +372,10 @@ impl Reader<'_> {
                     );
                     None
                 }),
-            None => usual_default(&virtuals, &remotes, &locals),
+            None => usual_default(&all),
         };
         if default.is_none() && whole && self.problems.is_empty() {
             self.problem(0..0, "there is no repository", "write a [remote.<key>] table with a url or a [local.<key>] table, or no repository at all for the built-in ones");
-        }
-        for remote in &mut remotes {
-            remote.cache.offline |= file.mirror.offline;
         }
         let collection = overlay::Collection::default();
         let storage = store::Config {
@@ -351,9 +386,7 @@ impl Reader<'_> {
         Some(Resolved {
             storage,
             default: default?,
-            remotes,
-            locals,
-            virtuals,
+            repositories: all,
             collection: overlay::Collection {
                 every: within(file.storage.collect_every, collection.every),
                 grace: span(file.storage.collect_grace, collection.grace),
@@ -389,11 +422,11 @@ impl Reader<'_> {
         &mut self,
         name: &Spanned<String>,
         local: &file::Local,
-        remotes: &[Remote],
+        all: &AllSettings,
         warnings: &mut Vec<String>,
-    ) -> Option<Local> {
+    ) -> Option<LocalSettings> {
         let key = self.key(name)?;
-        if remotes.iter().any(|remote| remote.key == key) {
+        if all.contains_key(&key) {
             self.problem(
                 name.span(),
                 format!("`{key}` is a remote already"),
@@ -404,7 +437,7 @@ impl Reader<'_> {
             warnings.push(hidden(&key));
         }
         let immutable_tags = self.patterns(&local.immutable_tags, "v*");
-        Some(Local {
+        Some(LocalSettings {
             key,
             config: overlay::Config {
                 max_unique_tags: local.max_unique_tags,
@@ -513,9 +546,7 @@ impl Reader<'_> {
             storage,
             default,
             binds,
-            remotes: Vec::new(),
-            locals: Vec::new(),
-            virtuals: Vec::new(),
+            repositories: AllSettings::new(),
             collection: overlay::Collection::default(),
             warnings: Vec::new(),
         })

@@ -28,8 +28,7 @@ fn no_file_at_all_works() {
         (20 << 30, 1 << 30)
     );
     let keys: Vec<&str> = resolved
-        .remotes
-        .iter()
+        .remotes()
         .map(|remote| remote.key.as_str())
         .collect();
     assert_eq!(
@@ -45,7 +44,7 @@ fn no_file_at_all_works() {
         ]
     );
     assert!(resolved.warnings.is_empty());
-    for remote in &resolved.remotes {
+    for remote in resolved.remotes() {
         assert_eq!(
             remote.cache,
             crate::cache::Config::default(),
@@ -110,12 +109,18 @@ fn a_file_that_names_a_repository_replaces_the_built_in_ones() {
         &[],
     )
     .unwrap();
-    assert_eq!(resolved.remotes.len(), 1);
+    assert_eq!(resolved.remotes().count(), 1);
     assert_eq!(resolved.default.as_str(), "lab-registry");
     assert_eq!(resolved.storage.path, Path::new("/etc/roadstead/data"));
-    assert_eq!(resolved.remotes[0].cache.tag_ttl, Duration::ZERO);
+    assert_eq!(
+        resolved.remotes().next().unwrap().cache.tag_ttl,
+        Duration::ZERO
+    );
     let other = load(Some("[storage]\nmax_size = \"1GiB\"\n"), None, &[]).unwrap();
-    assert_eq!((other.remotes.len(), other.storage.max_size), (7, 1 << 30));
+    assert_eq!(
+        (other.remotes().count(), other.storage.max_size),
+        (7, 1 << 30)
+    );
 }
 
 #[test]
@@ -135,8 +140,7 @@ fn the_environment_goes_over_the_file() {
     assert_eq!(resolved.listen.len(), 2);
     let remote = |key: &str| {
         resolved
-            .remotes
-            .iter()
+            .remotes()
             .find(|remote| remote.key.as_str() == key)
             .unwrap()
     };
@@ -168,8 +172,7 @@ fn the_environment_goes_over_the_file() {
     ]);
     let resolved = load(None, None, &credentials).unwrap();
     let hub = resolved
-        .remotes
-        .iter()
+        .remotes()
         .find(|remote| remote.key.as_str() == "docker-hub");
     assert!(matches!(
         hub.unwrap().credentials.as_slice(),
@@ -270,7 +273,7 @@ fn credentials_in_their_forms() {
         &env(&[("PW", "S3CRET"), ("HOME", "/home/me")]),
     )
     .unwrap();
-    let credentials = &resolved.remotes[0].credentials;
+    let credentials = &resolved.remotes().next().unwrap().credentials;
     assert!(
         matches!(&credentials[0], CredentialConfig::Static { password: SecretSource::File(path), .. } if path == Path::new("/etc/r/pw"))
     );

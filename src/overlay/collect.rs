@@ -10,15 +10,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{info, warn};
 
 use super::lock::keep;
-use super::{Collection, Error, Local};
+use super::{Error, Local};
 use crate::clock;
 use crate::oci::{Digest, Name};
 use crate::store::Change;
 use crate::store::index::{Holdings, LocalLink};
-use crate::tasks::Tasks;
 
 /// How many are let go of in one write.
 const SWEEP: usize = 256;
@@ -85,44 +83,13 @@ fn unused(holdings: &Holdings) -> Vec<&LocalLink> {
     unused
 }
 
-/// Since when things have been without use.
+/// Since when things of one repository have been without use, from one round to the next.
 #[derive(Debug, Default)]
-pub(super) struct Seen(HashMap<(Name, Digest), Instant>);
+pub struct Seen(HashMap<(Name, Digest), Instant>);
 
 impl Local {
-    /// Collects in the background, for as long as the process runs.
-    pub fn collect_in_background(&self, collection: Collection, tasks: &Tasks) {
-        let (local, stopping) = (self.clone(), tasks.stopping());
-        tasks.spawn("collection", async move {
-            let mut seen = Seen::default();
-            loop {
-                tokio::select! {
-                    () = stopping.cancelled() => return,
-                    () = tokio::time::sleep(collection.every) => {}
-                }
-                match local.collect(&mut seen, collection.grace).await {
-                    Ok(collected) if collected.is_empty() => {}
-                    Ok(collected) => {
-                        let bytes: u64 = collected.iter().map(|one| one.size).sum();
-                        info!(
-                            repository = local.key(),
-                            count = collected.len(),
-                            bytes,
-                            "collected what nothing refers to"
-                        );
-                    }
-                    Err(error) => warn!(repository = local.key(), %error, "collection broke off"),
-                }
-            }
-        });
-    }
-
-    /// One round of collection.
-    pub(super) async fn collect(
-        &self,
-        seen: &mut Seen,
-        grace: Duration,
-    ) -> Result<Vec<Collected>, Error> {
+    /// One round of collection: what has been without use for `grace` goes.
+    pub async fn collect(&self, seen: &mut Seen, grace: Duration) -> Result<Vec<Collected>, Error> {
         let now = Instant::now();
         let mut still = HashMap::new();
         let mut collected = Vec::new();
@@ -196,7 +163,7 @@ impl Local {
         name: &Name,
         is_due: impl Fn(&LocalLink) -> bool,
     ) -> Result<Vec<Collected>, Error> {
-        let image = self.shared.inner.locks.image(&self.key, name).await;
+        let image = self.image(name).await?;
         let holdings = self.store().index().holdings(&self.key, name).await?;
         let due: Vec<_> = unused(&holdings)
             .into_iter()

@@ -1,9 +1,10 @@
 //! One change of an image at a time, so that what was looked at is still so when it is written down.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, OwnedRwLockReadGuard, RwLock};
 
 use crate::oci::Name;
 use crate::store::Keep;
@@ -22,7 +23,40 @@ pub(super) fn keep<T: Send + Sync + 'static>(what: &Arc<T>) -> Keep {
 pub(super) struct Locks(Vec<Arc<Mutex<()>>>);
 
 /// The right to change an image, shared with the record that is being written: it ends when both are done.
-pub(super) type Guard = Arc<Vec<OwnedMutexGuard<()>>>;
+pub(super) type Guard = Arc<Held>;
+
+/// What a change of an image holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    _images: Vec<OwnedMutexGuard<()>>,
+    _entered: Vec<Entered>,
+}
+
+/// One repository's door: who changes anything of it holds it open, who removes it closes it for good.
+pub(super) type Gate = Arc<RwLock<Closed>>;
+/// Whether a repository has been removed.
+#[derive(Debug, Default)]
+pub(super) struct Closed(pub(super) bool);
+/// A repository that is not removed meanwhile.
+pub(super) type Entered = OwnedRwLockReadGuard<Closed>;
+
+/// The gates of all repositories. Two that are told different things under one key, before and after a reload, share theirs.
+#[derive(Debug, Default)]
+pub(super) struct Gates(std::sync::Mutex<HashMap<Arc<str>, Gate>>);
+
+impl Gates {
+    /// The gate of a repository.
+    pub(super) fn of(&self, key: &Arc<str>) -> Gate {
+        let mut gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(gates.entry(Arc::clone(key)).or_default())
+    }
+
+    /// The next repository of that key is another one.
+    pub(super) fn forget(&self, key: &str) {
+        let mut gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        gates.remove(key);
+    }
+}
 
 impl Default for Locks {
     fn default() -> Self {
@@ -31,13 +65,13 @@ impl Default for Locks {
 }
 
 impl Locks {
-    /// The lock of an image.
-    pub(super) async fn image(&self, key: &str, name: &Name) -> Guard {
-        self.images((key, name), (key, name)).await
-    }
-
     /// The locks of two images, which may be one and the same. Taken in one order by everybody.
-    pub(super) async fn images(&self, one: (&str, &Name), other: (&str, &Name)) -> Guard {
+    pub(super) async fn images(
+        &self,
+        one: (&str, &Name),
+        other: (&str, &Name),
+        entered: Vec<Entered>,
+    ) -> Guard {
         let mut shards = [shard(one.0, one.1), shard(other.0, other.1)];
         shards.sort_unstable();
         let [first, second] = shards;
@@ -47,7 +81,10 @@ impl Locks {
                 held.push(Arc::clone(lock).lock_owned().await);
             }
         }
-        Arc::new(held)
+        Arc::new(Held {
+            _images: held,
+            _entered: entered,
+        })
     }
 }
 

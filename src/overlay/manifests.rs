@@ -65,7 +65,7 @@ impl Local {
         if put.digest.is_some_and(|wanted| wanted != digest) {
             return Err(Error::Digest { found: digest });
         }
-        let image = self.shared.inner.locks.image(&self.key, name).await;
+        let image = self.image(name).await?;
         self.check_tags(name, &put.tags, &digest).await?;
         self.check_edges(name, &manifest, &borrowed).await?;
         borrowed.check(self, name).await?;
@@ -162,7 +162,7 @@ impl Local {
     /// Deletes a tag; what it means stays until it is collected.
     pub async fn delete_tag(&self, name: &Name, tag: &Tag) -> Result<(), Error> {
         self.may_delete()?;
-        let image = self.shared.inner.locks.image(&self.key, name).await;
+        let image = self.image(name).await?;
         self.tag(name, tag).await?;
         if self.is_immutable(tag) {
             return Err(Error::Immutable(tag.clone()));
@@ -177,7 +177,7 @@ impl Local {
     /// Deletes a manifest with every tag that means it.
     pub async fn delete_manifest(&self, name: &Name, digest: &Digest) -> Result<(), Error> {
         self.may_delete()?;
-        let image = self.shared.inner.locks.image(&self.key, name).await;
+        let image = self.image(name).await?;
         self.manifest(name, digest).await?;
         let tags = self.store().index().local_tags(&self.key, name).await?;
         let fixed = tags
@@ -201,7 +201,7 @@ impl Local {
         digest: &Digest,
         event: serde_json::Value,
     ) -> Result<(), Error> {
-        let image = self.shared.inner.locks.image(&self.key, name).await;
+        let image = self.image(name).await?;
         let manifest = self.manifest(name, digest).await?;
         self.check_tags(name, std::slice::from_ref(tag), digest)
             .await?;
@@ -218,7 +218,7 @@ impl Local {
     /// Deletes an image, tags, manifests, blobs; all of it or nothing. False where there is none.
     pub async fn remove_image(&self, name: &Name) -> Result<bool, Error> {
         self.may_delete()?;
-        let image = self.shared.inner.locks.image(&self.key, name).await;
+        let image = self.image(name).await?;
         let mut holdings = self.store().index().holdings(&self.key, name).await?;
         let fixed = holdings
             .tags
@@ -249,7 +249,7 @@ impl Local {
     /// Deletes a blob that no manifest of the image needs.
     pub async fn delete_blob(&self, name: &Name, digest: &Digest) -> Result<(), Error> {
         self.may_delete()?;
-        let image = self.shared.inner.locks.image(&self.key, name).await;
+        let image = self.image(name).await?;
         let index = self.store().index();
         match index.local_link(&self.key, name, digest).await? {
             None => Err(Error::BlobUnknown),

@@ -19,9 +19,7 @@ mod upload;
 use std::sync::Arc;
 use std::time::Duration;
 
-use globset::GlobSet;
-
-pub use collect::{Collected, Reason};
+pub use collect::{Collected, Reason, Seen};
 pub use error::Error;
 pub use images::OpenManifest;
 pub use intake::{Intake, TakenManifest};
@@ -29,20 +27,21 @@ pub use manifests::{Put, PutManifest, TAGS_MAX};
 pub use takeover::{MoveOut, Properties, Takeover};
 pub use upload::Offer;
 
-use crate::oci::Tag;
-use crate::store::Store;
+use crate::globs::Globs;
+use crate::oci::{Name, Tag};
+use crate::store::{Change, Store};
 use crate::tasks::Tasks;
-use lock::Locks;
+use lock::{Entered, Gate, Gates, Guard, Locks};
 use sessions::Sessions;
 use touched::Touched;
 
 /// What one local repository is told.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// How many tags an image keeps at most; 0: all. The oldest go when another is pushed.
     pub max_unique_tags: usize,
     /// Tags that, once there, are neither moved nor deleted.
-    pub immutable_tags: GlobSet,
+    pub immutable_tags: Globs,
     /// Whether anything may be deleted.
     pub delete: bool,
 }
@@ -51,14 +50,14 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             max_unique_tags: 0,
-            immutable_tags: GlobSet::empty(),
+            immutable_tags: Globs::default(),
             delete: true,
         }
     }
 }
 
 /// How what nothing refers to is collected.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Collection {
     /// How often it is looked for.
     pub every: Duration,
@@ -86,6 +85,7 @@ struct Inner {
     store: Store,
     sessions: Sessions,
     locks: Locks,
+    gates: Gates,
     touched: Touched,
 }
 
@@ -98,6 +98,7 @@ impl Shared {
                 store,
                 sessions,
                 locks: Locks::default(),
+                gates: Gates::default(),
                 touched: Touched::default(),
             }),
         };
@@ -126,6 +127,7 @@ impl Shared {
 #[derive(Debug, Clone)]
 pub struct Local {
     key: Arc<str>,
+    gate: Gate,
     config: Arc<Config>,
     shared: Shared,
 }
@@ -133,11 +135,39 @@ pub struct Local {
 impl Local {
     /// The repository `key`.
     pub fn new(key: &str, config: Config, shared: Shared) -> Self {
+        let key: Arc<str> = key.into();
         Self {
-            key: key.into(),
+            gate: shared.inner.gates.of(&key),
+            key,
             config: Arc::new(config),
             shared,
         }
+    }
+
+    /// Writes down that the repository is gone, with all that it has. Nothing is changed in it afterwards by those who still know it.
+    pub async fn retire(&self, changes: Vec<Change>) -> Result<(), Error> {
+        let mut gate = Arc::clone(&self.gate).write_owned().await;
+        let changes = changes.into_iter().map(|change| (change, None)).collect();
+        self.store().commit_changes(changes).await?;
+        gate.0 = true;
+        self.shared.inner.gates.forget(&self.key);
+        Ok(())
+    }
+
+    /// The repository is not removed meanwhile.
+    async fn enter(&self) -> Result<Entered, Error> {
+        let entered = Arc::clone(&self.gate).read_owned().await;
+        if entered.0 {
+            return Err(Error::NameUnknown);
+        }
+        Ok(entered)
+    }
+
+    /// The right to change an image.
+    async fn image(&self, name: &Name) -> Result<Guard, Error> {
+        let (entered, image) = (self.enter().await?, (&*self.key, name));
+        let locks = &self.shared.inner.locks;
+        Ok(locks.images(image, image, vec![entered]).await)
     }
 
     /// The repository key.

@@ -52,7 +52,16 @@ impl Local {
             .source
             .as_ref()
             .map_or(target, |source| (&*source.local.key, source.name));
-        let images = locks.images(target, other).await;
+        let mut doors = vec![self];
+        doors.extend(takeover.source.as_ref().map(|source| source.local));
+        // In one order, as the locks: a removal that waits at one of them must not hold two promotions up for good.
+        doors.sort_unstable_by_key(|local| local.key());
+        doors.dedup_by_key(|local| local.key());
+        let mut entered = Vec::new();
+        for local in doors {
+            entered.push(local.enter().await?);
+        }
+        let images = locks.images(target, other, entered).await;
         let intake = &takeover.intake;
         let mut tags = Vec::new();
         for (digest, wanted) in intake.manifests() {

@@ -155,8 +155,9 @@ impl Local {
 
     async fn link(&self, name: &Name, digest: &Digest, hold: Hold) -> Result<(), Error> {
         self.shared.inner.touched.note(&self.key, name, digest);
+        let entered = self.enter().await?;
         let change = Change::link_blob(&self.key, name, digest, clock::now());
-        let keep: Vec<Keep> = vec![Arc::new(hold)];
+        let keep: Vec<Keep> = vec![Arc::new((hold, entered))];
         Ok(self
             .store()
             .commit_keeping(vec![(change, None)], keep)

@@ -1,25 +1,15 @@
 //! Which images a member of a virtual repository answers for. Pure.
 
-use globset::GlobSet;
-
+use crate::globs::Globs;
 use crate::oci::Name;
 
 /// Image patterns: what is included, less what is excluded.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Empty: everything.
-    pub include: GlobSet,
+    pub include: Globs,
     /// What is kept out, included or not.
-    pub exclude: GlobSet,
-}
-
-impl Default for Filter {
-    fn default() -> Self {
-        Self {
-            include: GlobSet::empty(),
-            exclude: GlobSet::empty(),
-        }
-    }
+    pub exclude: Globs,
 }
 
 impl Filter {
@@ -32,28 +22,13 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
-    use globset::{GlobBuilder, GlobSetBuilder};
-
     use super::*;
-
-    fn set(patterns: &[&str]) -> GlobSet {
-        let mut set = GlobSetBuilder::new();
-        for pattern in patterns {
-            set.add(
-                GlobBuilder::new(pattern)
-                    .literal_separator(true)
-                    .build()
-                    .unwrap(),
-            );
-        }
-        set.build().unwrap()
-    }
 
     #[test]
     fn included_less_excluded() {
         let filter = |include: &[&str], exclude: &[&str]| Filter {
-            include: set(include),
-            exclude: set(exclude),
+            include: Globs::parse(include).unwrap(),
+            exclude: Globs::parse(exclude).unwrap(),
         };
         let takes = |filter: &Filter, name: &str| filter.takes(&Name::parse(name).unwrap());
         assert!(takes(&Filter::default(), "a/b"));

@@ -6,20 +6,28 @@ use crate::upstream::Kind;
 use crate::{cache, overlay};
 
 mod borrow;
+mod catalog;
+mod declared;
 mod definitions;
 mod image;
 mod key;
 mod member;
 mod promote;
 mod resolve;
+mod settings;
 mod virtuals;
 
+pub use catalog::{Catalog, ChangeError, FileSettings, Snapshot, Wanted, Workshop};
+pub use declared::{Class, Declared, FieldError, shown, upstream_url};
 pub use definitions::{Definition, Definitions, canonical_host};
 pub use image::{Found, Repository};
 pub use key::{Key, KeyError};
 pub use member::Filter;
 pub use promote::{Promoted, Promotion};
 pub use resolve::{Ask, Chosen, Target, Unresolved, choose, resolve, split_prefix};
+pub use settings::{
+    AllSettings, LocalSettings, MemberSettings, RemoteSettings, Settings, Unfit, VirtualSettings,
+};
 
 pub use virtuals::{Config as VirtualConfig, Member, Virtual};
 

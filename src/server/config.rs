@@ -36,7 +36,7 @@ pub struct CertificatePair {
 }
 
 /// What clients may take in connections, time and memory.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Open connections per listener; more wait in the backlog.
     pub max_connections: usize,
@@ -71,7 +71,7 @@ pub struct Limits {
 }
 
 /// Limits of HTTP/2 connections.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct H2Limits {
     /// Requests at once on one connection.
     pub streams: u32,

@@ -4,17 +4,18 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::clock::Wall;
 use crate::oci::{Digest, Name, Tag};
+use crate::secret::Secret;
 
 /// One change of one image of a local repository. Taking it in twice is the same as once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// Key of the repository.
     pub repo: String,
-    /// Name of the image.
+    /// Name of the image; empty where it is about the repository.
     pub name: String,
     /// When, in milliseconds since the Unix epoch.
     pub at: i64,
@@ -74,11 +75,37 @@ pub enum What {
         /// These go.
         remove: Vec<String>,
     },
+    /// A repository is there from now on, or is told other things.
+    PutRepository {
+        /// What it is told; `store` only keeps it.
+        declared: serde_json::Value,
+        /// What it logs in with at its upstream.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        password: Option<Password>,
+    },
+    /// A repository is gone, with all that it had.
+    DropRepository {},
     /// Somebody did something that is kept on record.
     Event {
         /// Who, what, from where to where.
         event: serde_json::Value,
     },
+}
+
+/// A password in the journal, which only its owner can read: it must be sent again after a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Password(pub Secret);
+
+impl Serialize for Password {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.expose())
+    }
+}
+
+impl<'de> Deserialize<'de> for Password {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Secret::new(String::deserialize(deserializer)?)))
+    }
 }
 
 /// What stands or falls together: a reader sees all of it or nothing, and so does the next start.
@@ -151,6 +178,36 @@ impl Change {
     ) -> Self {
         let tag = tag.to_string();
         Self::new(repo, name, at, What::SetProperties { tag, set, remove })
+    }
+
+    /// A repository was made at run time, or is told other things.
+    pub fn put_repository(
+        repo: &str,
+        declared: serde_json::Value,
+        password: Option<Secret>,
+        at: Wall,
+    ) -> Self {
+        let password = password.map(Password);
+        Self::of_repository(repo, at, What::PutRepository { declared, password })
+    }
+
+    /// A repository was removed at run time.
+    pub fn drop_repository(repo: &str, at: Wall) -> Self {
+        Self::of_repository(repo, at, What::DropRepository {})
+    }
+
+    /// Something about a repository for the audit record.
+    pub fn repository_event(repo: &str, event: serde_json::Value, at: Wall) -> Self {
+        Self::of_repository(repo, at, What::Event { event })
+    }
+
+    fn of_repository(repo: &str, at: Wall, what: What) -> Self {
+        Self {
+            repo: repo.to_owned(),
+            name: String::new(),
+            at: at.as_ms(),
+            what,
+        }
     }
 
     /// Something for the audit record.

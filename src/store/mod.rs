@@ -73,7 +73,7 @@ use shared::{Class, Kept, Shared};
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where the store lives and how much it may take.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The data directory. It is made where it is missing.
     pub path: PathBuf,

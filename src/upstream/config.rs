@@ -59,7 +59,7 @@ impl Config {
 }
 
 /// How long to wait for what. There is no limit on a whole transfer, only on silence and on dripping (RELIABILITY P23, U30).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// Name lookup and TCP.
     pub connect: Duration,
@@ -108,7 +108,7 @@ impl fmt::Debug for ProxyConfig {
 }
 
 /// Where credentials come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CredentialConfig {
     /// A user name and a password. The user name `<token>` marks the password as an identity token.
     Static {
@@ -130,7 +130,7 @@ pub enum CredentialConfig {
 }
 
 /// Where a password comes from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {
     /// A file, read again whenever the password is needed, so that a rotated secret counts at once.
     File(PathBuf),

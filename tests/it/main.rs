@@ -36,6 +36,7 @@ mod promotion;
 mod pulls;
 mod push;
 mod ranges;
+mod repositories;
 mod security;
 mod tls;
 mod virtuals;

@@ -32,14 +32,14 @@ impl Api {
         let Some((key, (image, tag))) = parts else {
             return Err(ApiError::bad_request(sentence));
         };
-        let definitions = &self.config.definitions;
+        let definitions = call.there.definitions();
         let Some(key) = definitions.by_key(key) else {
             return Err(ApiError::no_repository(key));
         };
         let target = resolve(definitions, &Chosen::Repository(key), image)?;
         let tag =
             Tag::parse(tag).map_err(|error| ApiError::invalid(ErrorCode::TagInvalid, error))?;
-        let Some(repository) = self.config.repositories.get(key) else {
+        let Some(repository) = call.there.get(key) else {
             return Err(ApiError::no_repository(key.as_str()));
         };
         record.note_repository(key.as_str(), "admin");

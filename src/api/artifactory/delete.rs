@@ -9,9 +9,6 @@ use crate::body::Body;
 use crate::oci::{ErrorCode, Name, Tag};
 use crate::repository::{Error, Repository};
 
-/// What a remote's cache is called as a repository of its own.
-const CACHE: &str = "-cache";
-
 impl Api {
     /// Deletes what a path means: the image or folder of that name, and the tag that its last component is. 204, or 404 where it means nothing.
     pub(in super::super) async fn delete_path(
@@ -33,7 +30,8 @@ impl Api {
                 "name an image: /artifactory/<repository key>/<image>[/<tag>]",
             ));
         };
-        let repository = self
+        let repository = call
+            .there
             .named(key)
             .ok_or_else(|| ApiError::no_repository(key))?;
         record.note_repository(repository.key(), "path");
@@ -60,17 +58,6 @@ impl Api {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
         Ok(response)
-    }
-
-    /// The repository of a key; a remote is also meant by the name of its cache.
-    pub(super) fn named(&self, text: &str) -> Option<&Repository> {
-        let definitions = &self.config.definitions;
-        if let Some(key) = definitions.by_key(text) {
-            return self.config.repositories.get(key);
-        }
-        let key = definitions.by_key(text.strip_suffix(CACHE)?)?;
-        let repository = self.config.repositories.get(key)?;
-        matches!(repository, Repository::Remote(_)).then_some(repository)
     }
 }
 

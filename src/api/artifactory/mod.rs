@@ -3,5 +3,7 @@
 mod delete;
 mod path;
 mod promote;
+mod repositories;
 mod search;
 mod storage;
+pub(super) mod system;

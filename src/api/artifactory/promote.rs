@@ -41,7 +41,7 @@ impl Api {
         if !self.config.open_writes {
             return Err(ApiError::no_writes());
         }
-        let chosen = self.choose(call, place)?;
+        let chosen = call.choose(place)?;
         let Some(key) = chosen.key() else {
             let sentence = "name the source: /api/docker/<repository key>/v2/promote, or by a Host or port that means one";
             return Err(ApiError::bad_request(sentence));
@@ -49,8 +49,8 @@ impl Api {
         record.note_repository(key.as_str(), "promote");
         let wanted = parse(&body::whole(body, BODY_MAX).await?)?;
         let chosen = Chosen::Repository(key);
-        let (source, name) = self.image(&chosen, &wanted.image, "dockerRepository")?;
-        let (target, into) = self.target(&wanted)?;
+        let (source, name) = Self::image(call, &chosen, &wanted.image, "dockerRepository")?;
+        let (target, into) = Self::target(call, &wanted)?;
         let tag = |text: &Option<String>, field: &str| {
             let parsed = text.as_deref().map(Tag::parse).transpose();
             parsed.map_err(|error| ApiError::bad_request(format!("{field}: {error}")))
@@ -91,17 +91,17 @@ impl Api {
     }
 
     /// An image of a chosen repository.
-    fn image(
-        &self,
+    fn image<'a>(
+        call: &'a Call<'_>,
         chosen: &Chosen<'_>,
         text: &str,
         field: &str,
-    ) -> Result<(&Repository, Name), ApiError> {
+    ) -> Result<(&'a Repository, Name), ApiError> {
         let wrong = |error: crate::repository::Unresolved| {
             ApiError::bad_request(format!("{field}: {error}"))
         };
-        let target = resolve(&self.config.definitions, chosen, text).map_err(wrong)?;
-        match self.config.repositories.get(&target.key) {
+        let target = resolve(call.there.definitions(), chosen, text).map_err(wrong)?;
+        match call.there.get(&target.key) {
             Some(Repository::Virtual(_)) => Err(ApiError::bad_request(format!(
                 "{} is virtual; promote from the member that has the image, into a local repository",
                 target.key
@@ -111,16 +111,16 @@ impl Api {
         }
     }
 
-    fn target(&self, wanted: &Wanted) -> Result<(&Repository, Name), ApiError> {
+    fn target<'a>(call: &'a Call<'_>, wanted: &Wanted) -> Result<(&'a Repository, Name), ApiError> {
         let known = Key::parse(&wanted.target_repo)
             .ok()
-            .filter(|key| self.config.repositories.contains_key(key));
+            .filter(|key| call.there.get(key).is_some());
         let Some(key) = known else {
             return Err(ApiError::no_repository(&wanted.target_repo));
         };
         let chosen = Chosen::Repository(&key);
         let image = wanted.target_image.as_ref().unwrap_or(&wanted.image);
-        let (repository, name) = self.image(&chosen, image, "targetDockerRepository")?;
+        let (repository, name) = Self::image(call, &chosen, image, "targetDockerRepository")?;
         match repository {
             Repository::Local(_) => Ok((repository, name)),
             Repository::Remote(_) | Repository::Virtual(_) => Err(ApiError::bad_request(format!(

@@ -56,7 +56,7 @@ impl Api {
                 "ask for between 1 and {CRITERIA_MAX} things, such as docker.repoName=team/app"
             )));
         }
-        let repos = self.searched(call)?;
+        let repos = Self::searched(call)?;
         let index = self.config.store.index();
         let found = index.find(&criteria, &repos, FOUND_MAX).await;
         let found = found.map_err(|error| ApiError::failed(&error))?;
@@ -73,12 +73,13 @@ impl Api {
     }
 
     /// The keys in `repos`; of a remote, by the name of its cache too.
-    fn searched(&self, call: &Call<'_>) -> Result<Vec<String>, ApiError> {
+    fn searched(call: &Call<'_>) -> Result<Vec<String>, ApiError> {
         let repos = call.query.iter().filter(|(key, _)| key == "repos");
         let keys = repos.flat_map(|(_, value)| value.split(','));
         let mut known = Vec::new();
         for key in keys.map(str::trim).filter(|key| !key.is_empty()) {
-            let repository = self
+            let repository = call
+                .there
                 .named(key)
                 .ok_or_else(|| ApiError::no_repository(key))?;
             match repository {
@@ -115,7 +116,8 @@ impl Api {
             return Ok(None);
         };
         // Artifactory keeps what remotes cached under a key of its own.
-        let is_remote = self
+        let is_remote = call
+            .there
             .named(repo)
             .is_some_and(|repository| matches!(repository, Repository::Remote(_)));
         let shown = if is_remote {

@@ -35,7 +35,8 @@ impl Api {
         }
         let path = path.strip_suffix('/').unwrap_or(path);
         let (key, path) = path.split_once('/').unwrap_or((path, ""));
-        let repository = self
+        let repository = call
+            .there
             .named(key)
             .ok_or_else(|| ApiError::no_repository(key))?;
         record.note_repository(repository.key(), "storage");

@@ -81,13 +81,13 @@ impl Api {
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
         let page = parse_page(call)?;
-        let definitions = &self.config.definitions;
+        let definitions = call.there.definitions();
         let mut names = Vec::new();
         for key in definitions.keys() {
             if one.is_some_and(|one| one != key) {
                 continue;
             }
-            let Some(repository) = self.config.repositories.get(key) else {
+            let Some(repository) = call.there.get(key) else {
                 continue;
             };
             let known = repository

@@ -27,7 +27,7 @@ impl Api {
         body: Chunks,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
-        let chosen = self.choose(call, place)?;
+        let chosen = call.choose(place)?;
         let answer = self.endpoint(call, &chosen, endpoint, body, record).await;
         let Some(namespace) = chosen.namespace() else {
             return answer;
@@ -68,7 +68,7 @@ impl Api {
             Endpoint::Tags { name } => (name, "tags"),
             Endpoint::Referrers { name, .. } => (name, "referrers"),
         };
-        let (target, repository) = self.resolve(chosen, name)?;
+        let (target, repository) = call.resolve(chosen, name)?;
         record.note_repository(target.key.as_str(), kind);
         let image = &target.name;
         let uploads = matches!(
@@ -143,7 +143,7 @@ impl Api {
                 let digest = parse_digest(digest)?;
                 writes::blob(call, (repository, local), target, &digest).await
             }
-            Endpoint::UploadStart { .. } => uploads::start(self, call, chosen, image, body).await,
+            Endpoint::UploadStart { .. } => uploads::start(call, chosen, image, body).await,
             Endpoint::Upload { id, .. } => uploads::go_on(call, image, id, body).await,
             Endpoint::Tags { .. }
             | Endpoint::Referrers { .. }

@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use super::super::error::ApiError;
-use super::super::{Api, Call, SUBJECT, respond};
+use super::super::{Call, SUBJECT, respond};
 use super::parse_digest;
 use crate::body::{Body, Chunks};
 use crate::oci::range::{ByteRange, ContentRange};
@@ -19,7 +19,6 @@ const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-leng
 
 /// `POST …/blobs/uploads/`: a session, a whole blob, or a mount.
 pub(super) async fn start(
-    api: &Api,
     call: &Call<'_>,
     chosen: &Chosen<'_>,
     (local, name): (&Local, &Name),
@@ -30,7 +29,7 @@ pub(super) async fn start(
     }
     if let Some(mounted) = call.query("mount") {
         let digest = parse_digest(mounted)?;
-        if mount(api, call, chosen, (local, name), &digest).await? {
+        if mount(call, chosen, (local, name), &digest).await? {
             return Ok(created(call, &digest));
         }
     }
@@ -74,7 +73,6 @@ pub(super) async fn start(
 
 /// Whether the blob is this image's now. What cannot be mounted, for whatever reason, becomes a session.
 async fn mount(
-    api: &Api,
     call: &Call<'_>,
     chosen: &Chosen<'_>,
     (local, name): (&Local, &Name),
@@ -83,7 +81,7 @@ async fn mount(
     let mut sources = Vec::new();
     match call.query("from") {
         Some(from) => {
-            if let Ok((target, repository)) = api.resolve(chosen, from)
+            if let Ok((target, repository)) = call.resolve(chosen, from)
                 && let Some(source) = repository.writable(&target.name)
             {
                 sources.push((source.clone(), target.name));
@@ -95,7 +93,7 @@ async fn mount(
                 .await
                 .map_err(ApiError::from_overlay)?
             {
-                if let (Some(source), Ok(image)) = (api.local(&key), Name::parse(&image)) {
+                if let (Some(source), Ok(image)) = (call.there.local(&key), Name::parse(&image)) {
                     sources.push((source.clone(), image));
                 }
             }

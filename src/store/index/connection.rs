@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -54,6 +55,7 @@ pub(super) fn open(directory: &Path, suspect: bool, now: Wall) -> io::Result<Ope
         Err(Unfit::Database(error)) if is_circumstance(&error) => {
             return Err(io::Error::other(error));
         }
+        Err(Unfit::File(error)) => return Err(error),
         Err(unfit) => {
             let aside = move_aside(directory, now)?;
             warn!(
@@ -63,6 +65,7 @@ pub(super) fn open(directory: &Path, suspect: bool, now: Wall) -> io::Result<Ope
             );
             let connection = open_writer(&path, false).map_err(|again| match again {
                 Unfit::Database(error) => io::Error::other(error),
+                Unfit::File(error) => error,
                 Unfit::Newer(_) | Unfit::Foreign | Unfit::Damaged(_) => {
                     io::Error::other(again.to_string())
                 }
@@ -89,7 +92,27 @@ pub(super) fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Makes the database its owner's alone: it knows upstreams' passwords. Its companions are made with the same rights.
+fn keep_private(path: &Path) -> io::Result<()> {
+    for companion in COMPANIONS {
+        let path = PathBuf::from(format!("{}{companion}", path.display()));
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.file_type().is_file()) {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        } else if companion.is_empty() {
+            // Made here, so that nobody can open it before.
+            let mut options = fs::OpenOptions::new();
+            options
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)?;
+        }
+    }
+    Ok(())
+}
+
 fn open_writer(path: &Path, check: bool) -> Result<Connection, Unfit> {
+    keep_private(path)?;
     let mut connection = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::blobs::Counted;
 use super::convert::{digest, lenient, number, readable, to_sql, wall};
 use super::manifests::put_manifest;
-use super::{EdgeRow, HotRows, Index, ManifestRow, Result, TagRow, links, tags};
+use super::{EdgeRow, HotRows, Index, ManifestRow, Result, TagRow, links, repositories, tags};
 use crate::clock::Wall;
 use crate::oci::{Digest, Name, Tag};
 use crate::store::change::{Change, What};
@@ -406,6 +406,23 @@ fn apply(
             }
             Ok(())
         }
+        What::PutRepository { declared, password } => {
+            let password = password.as_ref().map(|password| password.0.expose());
+            repositories::put(connection, (repo, *at), declared, password)
+        }
+        What::DropRepository {} => {
+            for image in repositories::drop_all(connection, repo)? {
+                let name = &image.name;
+                let gone = Image {
+                    connection,
+                    repo,
+                    name,
+                    at: *at,
+                };
+                gone.drop_all(&image, applied)?;
+            }
+            Ok(())
+        }
         What::Event { event } => {
             connection
                 .prepare_cached("INSERT INTO audit (at, event) VALUES (?1, ?2)")?
@@ -566,6 +583,19 @@ impl Image<'_> {
         self.drop_properties(tag)?;
         let key = tags::hot_key(self.repo, self.name, tag);
         applied.hot.push(HotChange::Tag(key, None));
+        Ok(())
+    }
+
+    /// Everything there is of it goes.
+    fn drop_all(&self, there: &repositories::Image, applied: &mut Applied) -> rusqlite::Result<()> {
+        for tag in &there.tags {
+            self.drop_tag(tag, applied)?;
+        }
+        for (digest, manifest) in &there.links {
+            self.unlink(digest, *manifest, applied)?;
+        }
+        let image = image_key(self.repo, self.name);
+        applied.hot.push(HotChange::Image(image));
         Ok(())
     }
 

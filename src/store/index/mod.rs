@@ -18,6 +18,7 @@ mod local;
 mod manifests;
 mod properties;
 mod readers;
+mod repositories;
 mod rows;
 mod schema;
 mod tags;
@@ -36,6 +37,7 @@ pub(super) use blobs::{Counted, NewBlob, State, Totals};
 pub(super) use local::Work;
 pub use local::{Holdings, ImageState, LocalLink};
 pub use properties::{Criterion, FoundImage};
+pub use repositories::RepositoryRow;
 pub use rows::{EdgeRow, HistoryRow, ManifestRow, TagRow};
 
 use crate::clock::Wall;

@@ -157,6 +157,14 @@ const MIGRATIONS: &[&str] = &["
         at     INTEGER NOT NULL,
         PRIMARY KEY (repo, name, tag)
     ) WITHOUT ROWID;
+","
+    -- Repositories that were made at run time; declared: JSON.
+    CREATE TABLE repository (
+        key      TEXT NOT NULL PRIMARY KEY,
+        declared TEXT NOT NULL,
+        password TEXT,
+        at       INTEGER NOT NULL
+    ) WITHOUT ROWID;
 "];
 
 /// Why a database file cannot serve as the index.
@@ -168,6 +176,8 @@ pub(super) enum Unfit {
     Foreign,
     #[error("it fails its check: {0}")]
     Damaged(String),
+    #[error("its file cannot be used: {0}")]
+    File(#[from] std::io::Error),
     #[error(transparent)]
     Database(#[from] rusqlite::Error),
 }

@@ -244,6 +244,18 @@ impl Mirror {
         self.signal("-TERM");
     }
 
+    /// Its configuration file.
+    pub fn configuration(&self) -> PathBuf {
+        self.dir.path().join("mirror.toml")
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        let sent = Command::new("kill").args(["-HUP", &id]).status();
+        assert!(sent.unwrap().success());
+    }
+
     /// SIGTERM without waiting.
     pub fn begin_to_stop(&self) {
         let id = self.child.as_ref().unwrap().id().to_string();

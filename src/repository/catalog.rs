@@ -1,0 +1,551 @@
+//! Every repository there is: those of the file and those that were made at run time, and their changes while requests are under way.
+//!
+//! A request works with one [`Snapshot`] from beginning to end. A change builds the next one, in which every remote and local repository
+//! that is told the same as before is the same as before, and puts it in place when it stands in the journal.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde_json::{Map, Value, json};
+use tokio::sync::{Mutex, oneshot};
+use tracing::{info, warn};
+
+use super::declared::{AllDeclared, Class, Declared, FieldError};
+use super::definitions::Definitions;
+use super::image::Repository;
+use super::key::Key;
+use super::settings::{AllSettings, MemberSettings, RemoteSettings, Settings, Unfit};
+use super::virtuals::{self, Member, Virtual};
+use crate::cache::{self, PullThrough};
+use crate::clock;
+use crate::overlay::{self, Collection, Local, Seen};
+use crate::store::{Change, StoreError};
+use crate::upstream::{self, BuildError, ProxyConfig, Upstream};
+
+/// The most repositories that are made at run time.
+const DECLARED_MAX: usize = 1000;
+
+/// What repositories are built from.
+#[derive(Debug, Clone)]
+pub struct Workshop {
+    /// What remotes share: the store, background tasks, counters.
+    pub cache: cache::Shared,
+    /// What local repositories share.
+    pub overlay: overlay::Shared,
+    /// Proxies, as the environment gives them.
+    pub proxy: ProxyConfig,
+    /// This process in `CDN-Loop`.
+    pub instance: String,
+}
+
+/// What the file says.
+#[derive(Debug, Clone)]
+pub struct FileSettings {
+    /// The repositories.
+    pub repositories: AllSettings,
+    /// What requests without a key mean.
+    pub default: Key,
+    /// Hosts that mean one repository.
+    pub hosts: HashMap<String, Key>,
+}
+
+/// Everything there is at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    definitions: Definitions,
+    hosts: HashMap<String, Key>,
+    repositories: HashMap<Key, Repository>,
+    settings: AllSettings,
+    declared: AllDeclared,
+}
+
+/// All repositories. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    workshop: Workshop,
+    current: RwLock<Arc<Snapshot>>,
+    /// One change at a time, from the look at what is there to the snapshot that has it.
+    changing: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    file: FileSettings,
+    declared: AllDeclared,
+}
+
+/// Why a repository is not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// A field of what was sent.
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    /// It is there already.
+    #[error("there is a repository `{0}` already; update it, or delete it first")]
+    Exists(Key),
+    /// The file defines it.
+    #[error("`{0}` is defined in the configuration file and is changed there")]
+    InFile(Key),
+    /// There is none of that key.
+    #[error("there is no repository `{0}`")]
+    Unknown(Key),
+    /// Others need it.
+    #[error("`{0}` is a member of {1}; take it out there first")]
+    InUse(Key, String),
+    /// There are enough of them.
+    #[error(
+        "there are {DECLARED_MAX} repositories that were made at run time, and no more are kept"
+    )]
+    TooMany,
+    /// It cannot be what it is told to be.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
+    /// Its upstream cannot be set up.
+    #[error("its upstream cannot be set up: {0}")]
+    Build(#[from] BuildError),
+    /// The store.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    /// The local repository.
+    #[error(transparent)]
+    Local(#[from] overlay::Error),
+    /// The process is stopping.
+    #[error("the mirror is stopping")]
+    Stopping,
+}
+
+/// What is changed.
+#[derive(Debug, Clone)]
+pub enum Wanted {
+    /// A new repository.
+    Create(Map<String, Value>),
+    /// What is told to one that is there.
+    Update(Map<String, Value>),
+    /// It goes, with all that it has.
+    Remove,
+}
+
+impl Snapshot {
+    /// What routing knows.
+    pub const fn definitions(&self) -> &Definitions {
+        &self.definitions
+    }
+
+    /// Hosts that mean one repository.
+    pub const fn hosts(&self) -> &HashMap<String, Key> {
+        &self.hosts
+    }
+
+    /// The repository of a key.
+    pub fn get(&self, key: &Key) -> Option<&Repository> {
+        self.repositories.get(key)
+    }
+
+    /// The repository of a key; a remote is also meant by the name of its cache.
+    pub fn named(&self, text: &str) -> Option<&Repository> {
+        if let Some(key) = self.definitions.by_key(text) {
+            return self.get(key);
+        }
+        let key = self.definitions.by_key(text.strip_suffix(CACHE)?)?;
+        let repository = self.get(key)?;
+        matches!(repository, Repository::Remote(_)).then_some(repository)
+    }
+
+    /// The local repository of a key.
+    pub fn local(&self, key: &str) -> Option<&Local> {
+        match self.get(self.definitions.by_key(key)?)? {
+            Repository::Local(local) => Some(local),
+            Repository::Remote(_) | Repository::Virtual(_) => None,
+        }
+    }
+
+    /// What every repository is told, by key.
+    pub const fn settings(&self) -> &AllSettings {
+        &self.settings
+    }
+
+    /// A repository that was made at run time, as it was declared.
+    pub fn declared(&self, key: &Key) -> Option<&Declared> {
+        self.declared.get(key)
+    }
+
+    fn locals(&self) -> Vec<Local> {
+        let locals = self.repositories.values().filter_map(|one| match one {
+            Repository::Local(local) => Some(local.clone()),
+            Repository::Remote(_) | Repository::Virtual(_) => None,
+        });
+        locals.collect()
+    }
+}
+
+/// What a remote's cache is called as a repository of its own.
+const CACHE: &str = "-cache";
+
+impl Catalog {
+    /// What the file says, and what was made at run time in earlier runs.
+    pub async fn open(workshop: Workshop, file: FileSettings) -> Result<Self, ChangeError> {
+        let mut declared = AllDeclared::new();
+        let rows = workshop.cache.store.index().repositories().await;
+        let rows = rows.map_err(StoreError::from)?;
+        for row in rows {
+            let kept = Key::parse(&row.key)
+                .map_err(|error| error.to_string())
+                .and_then(|key| {
+                    let declared = Declared::kept(&key, &row.declared, row.password);
+                    Ok((key, declared.map_err(|error| error.to_string())?))
+                });
+            match kept {
+                Ok((key, one)) => {
+                    declared.insert(key, one);
+                }
+                Err(error) => {
+                    warn!(repository = row.key, %error, "a repository that was made at run time cannot be read; it is left out");
+                }
+            }
+        }
+        let empty = Snapshot {
+            definitions: Definitions::new(Vec::new(), file.default.clone()),
+            hosts: HashMap::new(),
+            repositories: HashMap::new(),
+            settings: AllSettings::new(),
+            declared: AllDeclared::new(),
+        };
+        let snapshot = workshop.build(&empty, &file, &declared).await?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                workshop,
+                current: RwLock::new(Arc::new(snapshot)),
+                changing: Mutex::new(State { file, declared }),
+            }),
+        })
+    }
+
+    /// What there is now.
+    pub fn current(&self) -> Arc<Snapshot> {
+        let current = self.inner.current.read();
+        Arc::clone(&current.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes one repository at run time. Once begun it ends, whether or not the caller waits. Answers what fields were ignored.
+    pub async fn change(
+        &self,
+        key: Key,
+        wanted: Wanted,
+        who: &str,
+    ) -> Result<Vec<String>, ChangeError> {
+        let (catalog, who) = (self.clone(), who.to_owned());
+        let (reply, answer) = oneshot::channel();
+        let tasks = &self.inner.workshop.cache.tasks;
+        tasks.spawn("change a repository", async move {
+            let changed = catalog.inner.change(&key, wanted, &who).await;
+            if changed.is_ok() {
+                info!(repository = %key, who, "a repository was changed at run time");
+            }
+            // Whoever asked may have gone away.
+            let _gone = reply.send(changed);
+        });
+        answer.await.map_err(|_dropped| ChangeError::Stopping)?
+    }
+
+    /// Takes what the file says now. On an error everything stays as it was.
+    pub async fn reload(&self, file: FileSettings) -> Result<(), ChangeError> {
+        let mut state = self.inner.changing.lock().await;
+        let current = self.current();
+        let workshop = &self.inner.workshop;
+        let next = workshop.build(&current, &file, &state.declared).await?;
+        state.file = file;
+        self.inner.put(next);
+        Ok(())
+    }
+
+    /// Collects what nothing refers to in every local repository, for as long as the process runs.
+    pub fn collect_in_background(&self, collection: Collection) {
+        let (catalog, tasks) = (self.clone(), &self.inner.workshop.cache.tasks);
+        let stopping = tasks.stopping();
+        tasks.spawn("collection", async move {
+            let mut seen: HashMap<String, Seen> = HashMap::new();
+            loop {
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    () = tokio::time::sleep(collection.every) => {}
+                }
+                let locals = catalog.current().locals();
+                seen.retain(|key, _| locals.iter().any(|local| local.key() == key));
+                for local in locals {
+                    let seen = seen.entry(local.key().to_owned()).or_default();
+                    tokio::select! {
+                        () = stopping.cancelled() => return,
+                        () = collect(&local, seen, collection) => {}
+                    }
+                }
+            }
+        });
+    }
+}
+
+async fn collect(local: &Local, seen: &mut Seen, collection: Collection) {
+    match local.collect(seen, collection.grace).await {
+        Ok(collected) if collected.is_empty() => {}
+        Ok(collected) => {
+            let bytes: u64 = collected.iter().map(|one| one.size).sum();
+            let (repository, count) = (local.key(), collected.len());
+            info!(repository, count, bytes, "collected what nothing refers to");
+        }
+        Err(error) => warn!(repository = local.key(), %error, "collection broke off"),
+    }
+}
+
+impl Inner {
+    fn put(&self, next: Snapshot) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(next);
+    }
+
+    async fn change(
+        &self,
+        key: &Key,
+        wanted: Wanted,
+        who: &str,
+    ) -> Result<Vec<String>, ChangeError> {
+        let mut state = self.changing.lock().await;
+        let known = state.declared.get(key);
+        if state.file.repositories.contains_key(key) {
+            return Err(ChangeError::InFile(key.clone()));
+        }
+        let (action, declared) = match (wanted, known) {
+            (Wanted::Create(_), Some(_)) => return Err(ChangeError::Exists(key.clone())),
+            (Wanted::Update(_) | Wanted::Remove, None) => {
+                return Err(ChangeError::Unknown(key.clone()));
+            }
+            (Wanted::Create(_), None) if state.declared.len() >= DECLARED_MAX => {
+                return Err(ChangeError::TooMany);
+            }
+            (Wanted::Create(sent), None) => {
+                ("create repository", Some(Declared::create(key, sent)?))
+            }
+            (Wanted::Update(sent), Some(known)) => {
+                ("update repository", Some(known.update(key, sent)?))
+            }
+            (Wanted::Remove, Some(_)) => ("delete repository", None),
+        };
+        let now = clock::now();
+        let change = declared.as_ref().map_or_else(
+            || Change::drop_repository(key.as_str(), now),
+            |one| {
+                let fields = Value::Object(one.fields().clone());
+                Change::put_repository(key.as_str(), fields, one.password().cloned(), now)
+            },
+        );
+        let event = json!({ "action": action, "who": who, "repository": key.as_str() });
+        let changes = vec![change, Change::repository_event(key.as_str(), event, now)];
+        let mut all = state.declared.clone();
+        let ignored = declared.as_ref().map(Declared::ignored);
+        match declared {
+            Some(one) => all.insert(key.clone(), one),
+            None => all.remove(key),
+        };
+        let current = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        fits(&current, &state.file, &all, key)?;
+        let next = self.workshop.build(&current, &state.file, &all).await?;
+        if let (Some(Repository::Local(local)), None) = (current.get(key), next.get(key)) {
+            local.retire(changes).await?;
+        } else {
+            let changes = changes.into_iter().map(|change| (change, None)).collect();
+            self.workshop.cache.store.commit_changes(changes).await?;
+        }
+        state.declared = all;
+        self.put(next);
+        Ok(ignored.unwrap_or_default())
+    }
+}
+
+/// What is told to `key` makes sense, and every virtual repository that did still does.
+fn fits(
+    before: &Snapshot,
+    file: &FileSettings,
+    declared: &AllDeclared,
+    key: &Key,
+) -> Result<(), ChangeError> {
+    let (all, wrong) = settings(file, declared);
+    if let Some((_, error)) = wrong.into_iter().find(|(one, _)| one == key) {
+        return Err(error.into());
+    }
+    let mut users = Vec::new();
+    for one in all.values() {
+        let Settings::Virtual(several) = one else {
+            continue;
+        };
+        let counts = several.key == *key || before.settings.contains_key(&several.key);
+        match several.expand(&all) {
+            Err(_) if counts && !all.contains_key(key) => users.push(several.key.to_string()),
+            Err(unfit) if counts => return Err(unfit.into()),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    if users.is_empty() {
+        Ok(())
+    } else {
+        Err(ChangeError::InUse(key.clone(), users.join(", ")))
+    }
+}
+
+/// What everything is told together; the file has the last word. What was declared and cannot be is given back with the reason.
+fn settings(file: &FileSettings, declared: &AllDeclared) -> (AllSettings, Vec<(Key, FieldError)>) {
+    let mut all = file.repositories.clone();
+    let mut wrong = Vec::new();
+    // Virtual ones last: how they ask their members follows from what those are.
+    let of_class = |is_virtual: bool| {
+        let class = move |one: &&(&Key, &Declared)| (one.1.class() == Class::Virtual) == is_virtual;
+        let mut some: Vec<(&Key, &Declared)> = declared.iter().collect();
+        some.retain(|one| class(&one));
+        some
+    };
+    for (key, one) in of_class(false).into_iter().chain(of_class(true)) {
+        if file.repositories.contains_key(key) {
+            continue;
+        }
+        match one.settings(key, &all) {
+            Ok(settings) => {
+                all.insert(key.clone(), settings);
+            }
+            Err(error) => wrong.push((key.clone(), error)),
+        }
+    }
+    (all, wrong)
+}
+
+impl Workshop {
+    /// What there is when these are told so, with everything of `before` that is told the same.
+    async fn build(
+        &self,
+        before: &Snapshot,
+        file: &FileSettings,
+        declared: &AllDeclared,
+    ) -> Result<Snapshot, ChangeError> {
+        for key in declared.keys() {
+            if file.repositories.contains_key(key) {
+                warn!(repository = %key, "the configuration file defines what was made at run time too; the file counts");
+            }
+        }
+        let (mut all, wrong) = settings(file, declared);
+        for (key, error) in wrong {
+            warn!(repository = %key, %error, "a repository that was made at run time cannot be used; it is left out");
+        }
+        let members = members(&mut all);
+        let mut repositories = HashMap::new();
+        for (key, settings) in &all {
+            let same = (before.settings.get(key) == Some(settings))
+                .then(|| before.repositories.get(key))
+                .flatten();
+            let built = match (settings, same) {
+                (Settings::Virtual(_), _) => continue,
+                (_, Some(same)) => same.clone(),
+                (Settings::Remote(remote), None) => Repository::Remote(self.remote(remote).await?),
+                (Settings::Local(local), None) => {
+                    let (key, config) = (local.key.as_str(), local.config.clone());
+                    Repository::Local(Local::new(key, config, self.overlay.clone()))
+                }
+            };
+            repositories.insert(key.clone(), built);
+        }
+        for (key, members) in members {
+            if let Some(Settings::Virtual(several)) = all.get(&key) {
+                let config = virtuals::Config {
+                    members: assemble(&members, &repositories),
+                    deploy_to: several.deploy_to.as_ref().and_then(|key| {
+                        match repositories.get(key)? {
+                            Repository::Local(local) => Some(local.clone()),
+                            Repository::Remote(_) | Repository::Virtual(_) => None,
+                        }
+                    }),
+                    by_timestamp: several.by_timestamp,
+                    exclusive_names: several.exclusive_names,
+                };
+                let made = Virtual::new(key.clone(), config);
+                repositories.insert(key, Repository::Virtual(made));
+            }
+        }
+        Ok(Snapshot {
+            definitions: Definitions::new(
+                all.values().map(Settings::definition).collect(),
+                file.default.clone(),
+            ),
+            hosts: file.hosts.clone(),
+            declared: declared
+                .iter()
+                .filter(|(key, _)| !file.repositories.contains_key(key))
+                .map(|(key, one)| (key.clone(), one.clone()))
+                .collect(),
+            repositories,
+            settings: all,
+        })
+    }
+
+    async fn remote(&self, remote: &RemoteSettings) -> Result<PullThrough, ChangeError> {
+        let (tasks, metrics) = (&self.cache.tasks, Arc::clone(&self.cache.metrics));
+        let config = remote.upstream(&self.proxy, &self.instance);
+        let upstream = Upstream::new(config, tasks, metrics)?;
+        let key = remote.key.to_string();
+        let cache = PullThrough::new(key, remote.cache.clone(), upstream, self.cache.clone());
+        if let Err(error) = cache.load_pins().await {
+            warn!(repository = %remote.key, %error, "pinned tags cannot be read; they mean what upstream says");
+        }
+        Ok(cache)
+    }
+}
+
+impl RemoteSettings {
+    /// What the client of its upstream is told.
+    pub fn upstream(&self, proxy: &ProxyConfig, instance: &str) -> upstream::Config {
+        upstream::Config {
+            key: self.key.to_string(),
+            url: self.url.clone(),
+            ns: self.ns.clone(),
+            credentials: self.credentials.clone(),
+            token_hosts: self.token_hosts.clone(),
+            allow_addresses: self.allow_addresses.clone(),
+            ca: self.ca.clone(),
+            proxy: proxy.clone(),
+            concurrent: self.concurrent,
+            timeouts: self.timeouts,
+            instance: instance.to_owned(),
+        }
+    }
+}
+
+/// Whom every virtual repository asks. One that cannot be is left out whole: without a member it might ask upstream for what that kept local.
+fn members(all: &mut AllSettings) -> BTreeMap<Key, Vec<MemberSettings>> {
+    let mut expanded = BTreeMap::new();
+    for settings in all.values() {
+        if let Settings::Virtual(several) = settings {
+            match several.expand(all) {
+                Ok(members) => {
+                    expanded.insert(several.key.clone(), members);
+                }
+                Err(error) => {
+                    warn!(repository = %several.key, %error, "a virtual repository cannot be used; it is left out");
+                }
+            }
+        }
+    }
+    all.retain(|key, settings| {
+        !matches!(settings, Settings::Virtual(_)) || expanded.contains_key(key)
+    });
+    expanded
+}
+
+fn assemble(members: &[MemberSettings], repositories: &HashMap<Key, Repository>) -> Vec<Member> {
+    let members = members.iter().filter_map(|member| {
+        Some(Member {
+            key: member.key.clone(),
+            repository: repositories.get(&member.key)?.clone(),
+            filters: member.filters.clone(),
+        })
+    });
+    members.collect()
+}

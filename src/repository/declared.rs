@@ -1,0 +1,750 @@
+//! Repositories as Artifactory's clients declare them at run time (PROTOCOL E9): JSON, and what of it means something here. Pure.
+//!
+//! What is kept is what was sent, so that a client that compares finds what it asked for. What it means is worked out anew each time, and
+//! what cannot mean anything here is named, never dropped in silence.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use super::key::Key;
+use super::member::Filter;
+use super::settings::{AllSettings, LocalSettings, RemoteSettings, Settings, VirtualSettings};
+use crate::globs::Globs;
+use crate::overlay;
+use crate::secret::Secret;
+use crate::upstream::{CredentialConfig, SecretSource};
+
+/// The longest time that a field can say.
+const TIME_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// The most tags that `maxUniqueTags` can say.
+const TAGS_MAX: u64 = 1_000_000;
+/// The most members of a virtual repository.
+const MEMBERS_MAX: usize = 100;
+
+/// What kind of repository: `rclass`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// `local`
+    Local,
+    /// `remote`
+    Remote,
+    /// `virtual`
+    Virtual,
+}
+
+/// A field that cannot be what it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct FieldError {
+    /// Which.
+    pub field: String,
+    /// Why, and what is allowed.
+    pub problem: String,
+}
+
+/// A repository as it was declared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Declared {
+    class: Class,
+    fields: Map<String, Value>,
+    password: Option<Secret>,
+}
+
+impl Class {
+    /// Its name in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Remote => "remote",
+            Self::Virtual => "virtual",
+        }
+    }
+
+    /// Of a configured repository.
+    pub const fn of(settings: &Settings) -> Self {
+        match settings {
+            Settings::Local(_) => Self::Local,
+            Settings::Remote(_) => Self::Remote,
+            Settings::Virtual(_) => Self::Virtual,
+        }
+    }
+
+    /// Fields that say something here.
+    const fn applied(self) -> &'static [&'static str] {
+        match self {
+            Self::Local => &["maxUniqueTags"],
+            Self::Remote => &[
+                "url",
+                "username",
+                "offline",
+                "retrievalCachePeriodSecs",
+                "missedRetrievalCachePeriodSecs",
+                "socketTimeoutMillis",
+            ],
+            Self::Virtual => &[
+                "repositories",
+                "defaultDeploymentRepo",
+                "resolveDockerTagsByTimestamp",
+                "includesPattern",
+                "excludesPattern",
+            ],
+        }
+    }
+
+    /// What Artifactory says where nobody said anything.
+    fn defaults(self) -> Map<String, Value> {
+        let mut all = json!({
+            "description": "", "notes": "", "projectKey": "", "environments": [],
+            "includesPattern": "**/*", "excludesPattern": "", "repoLayoutRef": "simple-default",
+        });
+        let more = match self {
+            Self::Local => json!({
+                "dockerApiVersion": "V2", "maxUniqueTags": 0, "dockerTagRetention": 1, "blockPushingSchema1": true,
+                "blackedOut": false, "xrayIndex": false, "propertySets": [], "archiveBrowsingEnabled": false,
+                "downloadRedirect": false, "cdnRedirect": false, "priorityResolution": false,
+            }),
+            Self::Remote => json!({
+                "url": "", "username": "", "proxy": "", "hardFail": false, "offline": false,
+                "storeArtifactsLocally": true, "socketTimeoutMillis": 15000, "localAddress": "",
+                "retrievalCachePeriodSecs": 7200, "metadataRetrievalTimeoutSecs": 60,
+                "missedRetrievalCachePeriodSecs": 1800, "unusedArtifactsCleanupPeriodHours": 0,
+                "assumedOfflinePeriodSecs": 300, "shareConfiguration": false, "synchronizeProperties": false,
+                "blockMismatchingMimeTypes": true, "mismatchingMimeTypesOverrideList": "", "allowAnyHostAuth": false,
+                "enableCookieManagement": false, "bypassHeadRequests": false, "clientTlsCertificate": "",
+                "queryParams": "", "disableUrlNormalization": false, "curated": false,
+                "enableTokenAuthentication": false, "externalDependenciesEnabled": false,
+                "blockPushingSchema1": false, "dockerProjectId": "", "dockerApiVersion": "V2",
+                "blackedOut": false, "xrayIndex": false, "propertySets": [], "archiveBrowsingEnabled": false,
+                "downloadRedirect": false, "cdnRedirect": false, "priorityResolution": false,
+            }),
+            Self::Virtual => json!({
+                "repositories": [], "defaultDeploymentRepo": "", "resolveDockerTagsByTimestamp": false,
+                "artifactoryRequestsCanRetrieveRemoteArtifacts": false, "dockerApiVersion": "V2",
+            }),
+        };
+        if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
+            all.extend(more);
+        }
+        all.as_object().cloned().unwrap_or_default()
+    }
+}
+
+/// Fields that are only kept and shown, or have been read before the others.
+const TOLD: [&str; 6] = [
+    "key",
+    "rclass",
+    "packageType",
+    "description",
+    "notes",
+    "password",
+];
+/// Fields that ask for what is done here anyway.
+const ANYWAY: [(&str, Value); 4] = [
+    // Upstream's challenge is always answered with a token.
+    ("enableTokenAuthentication", Value::Bool(true)),
+    // An outage never reads as absence.
+    ("hardFail", Value::Bool(true)),
+    ("storeArtifactsLocally", Value::Bool(true)),
+    // Schema 1 is neither taken nor fetched.
+    ("blockPushingSchema1", Value::Bool(true)),
+];
+
+fn wrong(field: &str, problem: impl Into<String>) -> FieldError {
+    FieldError {
+        field: field.to_owned(),
+        problem: problem.into(),
+    }
+}
+
+impl Declared {
+    /// A new one, from what a client sent.
+    pub fn create(key: &Key, mut sent: Map<String, Value>) -> Result<Self, FieldError> {
+        let class = match Fields(&sent).text("rclass")? {
+            Some("local") => Class::Local,
+            Some("remote") => Class::Remote,
+            Some("virtual") => Class::Virtual,
+            Some(other) => {
+                let problem = format!("there are local, remote and virtual, not `{other}`");
+                return Err(wrong("rclass", problem));
+            }
+            None => {
+                return Err(wrong("rclass", "it is needed: local, remote or virtual"));
+            }
+        };
+        identity(key, &sent)?;
+        let password = take_password(&mut sent)?.over(None);
+        Ok(Self {
+            class,
+            fields: sent,
+            password,
+        })
+    }
+
+    /// The same with what a client sent now; what it did not send stays as it was.
+    pub fn update(&self, key: &Key, mut sent: Map<String, Value>) -> Result<Self, FieldError> {
+        identity(key, &sent)?;
+        if let Some(class) = Fields(&sent).text("rclass")?
+            && class != self.class.as_str()
+        {
+            let problem = format!(
+                "it stays what it is, {}; delete the repository and make another",
+                self.class.as_str()
+            );
+            return Err(wrong("rclass", problem));
+        }
+        let password = take_password(&mut sent)?;
+        let mut fields = self.fields.clone();
+        fields.extend(sent);
+        Ok(Self {
+            class: self.class,
+            fields,
+            password: password.over(self.password.as_ref()),
+        })
+    }
+
+    /// One that was kept.
+    pub fn kept(key: &Key, json: &str, password: Option<Secret>) -> Result<Self, FieldError> {
+        let fields =
+            serde_json::from_str(json).map_err(|error| wrong("json", error.to_string()))?;
+        let declared = Self::create(key, fields)?;
+        Ok(Self {
+            password,
+            ..declared
+        })
+    }
+
+    /// What is kept; without the password.
+    pub const fn fields(&self) -> &Map<String, Value> {
+        &self.fields
+    }
+
+    /// What is kept apart.
+    pub const fn password(&self) -> Option<&Secret> {
+        self.password.as_ref()
+    }
+
+    /// What kind it is.
+    pub const fn class(&self) -> Class {
+        self.class
+    }
+
+    /// Fields that were sent and mean nothing here, sorted.
+    pub fn ignored(&self) -> Vec<String> {
+        let defaults = self.class.defaults();
+        let is_ignored = |(field, value): &(&String, &Value)| {
+            let (field, value) = (field.as_str(), *value);
+            let is_empty = value.is_null()
+                || value.as_str().is_some_and(str::is_empty)
+                || value.as_array().is_some_and(Vec::is_empty);
+            !(is_empty
+                || TOLD.contains(&field)
+                || self.class.applied().contains(&field)
+                || defaults.get(field) == Some(value)
+                || ANYWAY
+                    .iter()
+                    .any(|(name, done)| *name == field && done == value))
+        };
+        let ignored = self.fields.iter().filter(is_ignored);
+        let mut ignored: Vec<String> = ignored.map(|(field, _)| field.clone()).collect();
+        ignored.sort_unstable();
+        ignored
+    }
+
+    /// Everything that a client is shown.
+    pub fn shown(&self, key: &Key) -> Map<String, Value> {
+        let mut shown = self.class.defaults();
+        shown.extend(self.fields.clone());
+        told(&mut shown, key, self.class);
+        shown
+    }
+
+    /// What it means. `all`: the other repositories, for the order in which a virtual one asks its members.
+    pub fn settings(&self, key: &Key, all: &AllSettings) -> Result<Settings, FieldError> {
+        let fields = Fields(&self.fields);
+        if fields.text("dockerApiVersion")? == Some("V1") {
+            return Err(wrong("dockerApiVersion", "only V2 is served"));
+        }
+        match self.class {
+            Class::Local => {
+                let config = overlay::Config {
+                    max_unique_tags: fields
+                        .number("maxUniqueTags", TAGS_MAX)?
+                        .and_then(|tags| usize::try_from(tags).ok())
+                        .unwrap_or(0),
+                    ..overlay::Config::default()
+                };
+                Ok(Settings::Local(LocalSettings {
+                    key: key.clone(),
+                    config,
+                }))
+            }
+            Class::Remote => Ok(Settings::Remote(Box::new(self.remote(key, &fields)?))),
+            Class::Virtual => Ok(Settings::Virtual(several(key, &fields, all)?)),
+        }
+    }
+
+    fn remote(&self, key: &Key, fields: &Fields<'_>) -> Result<RemoteSettings, FieldError> {
+        let url = fields.text("url")?.unwrap_or_default();
+        let url = upstream_url(url).map_err(|problem| wrong("url", problem))?;
+        let mut remote = RemoteSettings::new(key.clone(), url);
+        let seconds = |field| fields.time(field, Duration::from_secs);
+        if let Some(ttl) = seconds("retrievalCachePeriodSecs")? {
+            remote.cache.tag_ttl = ttl;
+        }
+        if let Some(ttl) = seconds("missedRetrievalCachePeriodSecs")? {
+            remote.cache.negative_ttl = ttl;
+        }
+        if let Some(timeout) = fields.time("socketTimeoutMillis", Duration::from_millis)? {
+            if timeout.is_zero() {
+                return Err(wrong("socketTimeoutMillis", "it is at least 1"));
+            }
+            remote.timeouts.headers = timeout;
+            remote.timeouts.idle = timeout;
+        }
+        remote.cache.offline = fields.flag("offline")?;
+        match (fields.text("username")?, &self.password) {
+            (Some(username), Some(password)) => remote.credentials.push(CredentialConfig::Static {
+                username: username.to_owned(),
+                password: SecretSource::Value(password.clone()),
+            }),
+            (Some(_), None) => {
+                return Err(wrong("password", "it is needed where there is a username"));
+            }
+            (None, Some(_)) => {
+                return Err(wrong("username", "it is needed where there is a password"));
+            }
+            (None, None) => {}
+        }
+        Ok(remote)
+    }
+}
+
+/// A configured repository in the same shape.
+pub fn shown(settings: &Settings) -> Map<String, Value> {
+    let class = Class::of(settings);
+    let mut shown = class.defaults();
+    let mut say = |field: &str, value: Value| shown.insert(field.to_owned(), value);
+    match settings {
+        Settings::Local(local) => {
+            say("maxUniqueTags", json!(local.config.max_unique_tags));
+        }
+        Settings::Remote(remote) => {
+            let millis = u64::try_from(remote.timeouts.idle.as_millis()).unwrap_or(u64::MAX);
+            for (field, value) in [
+                ("url", json!(remote.url.as_str())),
+                ("offline", json!(remote.cache.offline)),
+                (
+                    "retrievalCachePeriodSecs",
+                    json!(remote.cache.tag_ttl.as_secs()),
+                ),
+                (
+                    "missedRetrievalCachePeriodSecs",
+                    json!(remote.cache.negative_ttl.as_secs()),
+                ),
+                ("socketTimeoutMillis", json!(millis)),
+                ("enableTokenAuthentication", json!(true)),
+                ("hardFail", json!(true)),
+                ("blockPushingSchema1", json!(true)),
+            ] {
+                say(field, value);
+            }
+            let username = remote.credentials.iter().find_map(|one| match one {
+                CredentialConfig::Static { username, .. } => Some(username.as_str()),
+                CredentialConfig::Helper { .. } | CredentialConfig::DockerConfig { .. } => None,
+            });
+            say("username", json!(username.unwrap_or_default()));
+        }
+        Settings::Virtual(several) => {
+            let members = several.members.iter().map(|(key, _)| key.as_str());
+            say("repositories", json!(members.collect::<Vec<_>>()));
+            let target = several.deploy_to.as_ref().map_or("", Key::as_str);
+            say("defaultDeploymentRepo", json!(target));
+            say("resolveDockerTagsByTimestamp", json!(several.by_timestamp));
+        }
+    }
+    told(&mut shown, settings.key(), class);
+    shown
+}
+
+/// What every answer says of a repository.
+fn told(shown: &mut Map<String, Value>, key: &Key, class: Class) {
+    for (field, value) in [
+        ("key", key.as_str()),
+        ("rclass", class.as_str()),
+        ("packageType", "docker"),
+    ] {
+        shown.insert(field.to_owned(), json!(value));
+    }
+}
+
+/// An upstream's base URL.
+pub fn upstream_url(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).ok();
+    let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
+    let url = url.ok_or("write it like \"https://registry.example.com\"")?;
+    let has_more = !url.username().is_empty()
+        || url.password().is_some()
+        || url.query().is_some()
+        || url.fragment().is_some();
+    if has_more {
+        return Err("it has scheme, host, port and path; credentials are fields of their own");
+    }
+    Ok(url)
+}
+
+/// `key` and `packageType`, which clients repeat.
+fn identity(key: &Key, sent: &Map<String, Value>) -> Result<(), FieldError> {
+    let fields = Fields(sent);
+    if let Some(named) = fields.text("key")?
+        && named != key.as_str()
+    {
+        return Err(wrong("key", format!("the path says `{key}`")));
+    }
+    match fields.text("packageType")? {
+        None => Ok(()),
+        Some(package)
+            if package.eq_ignore_ascii_case("docker") || package.eq_ignore_ascii_case("oci") =>
+        {
+            Ok(())
+        }
+        Some(other) => {
+            let problem = format!("only docker and oci are served, not `{other}`");
+            Err(wrong("packageType", problem))
+        }
+    }
+}
+
+/// What was sent of a password.
+enum Sent {
+    Nothing,
+    /// There is none from now on.
+    Removed,
+    Set(Secret),
+}
+
+impl Sent {
+    /// The password from now on.
+    fn over(self, before: Option<&Secret>) -> Option<Secret> {
+        match self {
+            Self::Nothing => before.cloned(),
+            Self::Removed => None,
+            Self::Set(password) => Some(password),
+        }
+    }
+}
+
+/// Takes the password out of what is kept with everything else.
+fn take_password(sent: &mut Map<String, Value>) -> Result<Sent, FieldError> {
+    match sent.remove("password") {
+        None | Some(Value::Null) => Ok(Sent::Nothing),
+        Some(Value::String(text)) if text.is_empty() => Ok(Sent::Removed),
+        Some(Value::String(text)) => Ok(Sent::Set(Secret::new(text))),
+        Some(_) => Err(wrong("password", "it is a text")),
+    }
+}
+
+fn several(
+    key: &Key,
+    fields: &Fields<'_>,
+    all: &AllSettings,
+) -> Result<VirtualSettings, FieldError> {
+    let mut members: Vec<Key> = Vec::new();
+    for text in fields.list("repositories")? {
+        let member = Key::parse(text)
+            .map_err(|error| wrong("repositories", format!("`{text}`: {error}")))?;
+        if !members.contains(&member) {
+            members.push(member);
+        }
+    }
+    if members.len() > MEMBERS_MAX {
+        let problem = format!("a virtual repository has at most {MEMBERS_MAX} members");
+        return Err(wrong("repositories", problem));
+    }
+    // Local ones first, as Artifactory asks them.
+    members.sort_by_key(|member| match all.get(member) {
+        Some(Settings::Local(_)) => 0,
+        Some(Settings::Virtual(_)) => 1,
+        Some(Settings::Remote(_)) | None => 2,
+    });
+    let filter = Filter {
+        include: patterns(fields, "includesPattern")?,
+        exclude: patterns(fields, "excludesPattern")?,
+    };
+    let deploy_to = fields
+        .text("defaultDeploymentRepo")?
+        .map(Key::parse)
+        .transpose()
+        .map_err(|error| wrong("defaultDeploymentRepo", error.to_string()))?;
+    Ok(VirtualSettings {
+        key: key.clone(),
+        serves: Vec::new(),
+        members: members
+            .into_iter()
+            .map(|member| (member, filter.clone()))
+            .collect(),
+        deploy_to,
+        by_timestamp: fields.flag("resolveDockerTagsByTimestamp")?,
+        exclusive_names: true,
+    })
+}
+
+/// Patterns of paths, as far as they are about images: `team/**`.
+fn patterns(fields: &Fields<'_>, field: &str) -> Result<Globs, FieldError> {
+    let text = fields.text(field)?.unwrap_or_default();
+    let patterns: Vec<&str> = text
+        .split(',')
+        .map(str::trim)
+        .filter(|pattern| !pattern.is_empty())
+        .collect();
+    // Everything, as Artifactory writes it.
+    if field == "includesPattern" && patterns.iter().any(|one| matches!(*one, "**/*" | "**")) {
+        return Ok(Globs::default());
+    }
+    Globs::parse(&patterns).map_err(|error| wrong(field, error.to_string()))
+}
+
+/// Fields by what they are.
+struct Fields<'a>(&'a Map<String, Value>);
+
+impl<'a> Fields<'a> {
+    /// A text; an empty one is as good as none.
+    fn text(&self, field: &str) -> Result<Option<&'a str>, FieldError> {
+        match self.0.get(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
+            Some(_) => Err(wrong(field, "it is a text")),
+        }
+    }
+
+    fn flag(&self, field: &str) -> Result<bool, FieldError> {
+        match self.0.get(field) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(_) => Err(wrong(field, "it is true or false")),
+        }
+    }
+
+    fn number(&self, field: &str, most: u64) -> Result<Option<u64>, FieldError> {
+        let value = match self.0.get(field) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(value) => value,
+        };
+        let number = value.as_u64().filter(|number| *number <= most);
+        let problem = || wrong(field, format!("it is a number from 0 to {most}"));
+        number.map(Some).ok_or_else(problem)
+    }
+
+    fn time(
+        &self,
+        field: &str,
+        unit: impl Fn(u64) -> Duration,
+    ) -> Result<Option<Duration>, FieldError> {
+        let time = self.number(field, u64::MAX)?.map(unit);
+        if time.is_some_and(|time| time > TIME_MAX) {
+            return Err(wrong(field, "it is at most ten years"));
+        }
+        Ok(time)
+    }
+
+    fn list(&self, field: &str) -> Result<Vec<&'a str>, FieldError> {
+        let list = match self.0.get(field) {
+            None | Some(Value::Null) => return Ok(Vec::new()),
+            Some(Value::Array(list)) => list,
+            Some(_) => return Err(wrong(field, "it is a list of texts")),
+        };
+        let texts = list.iter().map(|one| one.as_str());
+        let texts = texts.collect::<Option<Vec<&str>>>();
+        texts.ok_or_else(|| wrong(field, "it is a list of texts"))
+    }
+}
+
+/// Every repository that was declared, by key.
+pub(super) type AllDeclared = BTreeMap<Key, Declared>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Key {
+        Key::parse(text).unwrap()
+    }
+
+    fn declare(json: &Value) -> Result<Declared, FieldError> {
+        let Value::Object(fields) = json.clone() else {
+            panic!("an object");
+        };
+        Declared::create(&key("a-repo"), fields)
+    }
+
+    fn settings(json: &Value) -> Result<Settings, String> {
+        let declared = declare(json).map_err(|error| error.to_string())?;
+        let settings = declared.settings(&key("a-repo"), &AllSettings::new());
+        settings.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn fields_become_settings() {
+        let local =
+            settings(&json!({"rclass": "local", "packageType": "docker", "maxUniqueTags": 3}));
+        assert!(
+            matches!(local.unwrap(), Settings::Local(local) if local.config.max_unique_tags == 3)
+        );
+        let remote = settings(&json!({
+            "key": "a-repo", "rclass": "remote", "url": "https://quay.io", "username": "me", "password": "p",
+            "retrievalCachePeriodSecs": 60, "missedRetrievalCachePeriodSecs": 7, "socketTimeoutMillis": 2500, "offline": true,
+        }));
+        let Settings::Remote(remote) = remote.unwrap() else {
+            panic!("a remote");
+        };
+        assert_eq!(remote.url.as_str(), "https://quay.io/");
+        assert_eq!(remote.cache.tag_ttl, Duration::from_secs(60));
+        assert_eq!(remote.cache.negative_ttl, Duration::from_secs(7));
+        assert_eq!(remote.timeouts.idle, Duration::from_millis(2500));
+        assert!(remote.cache.offline && remote.credentials.len() == 1);
+        let several = settings(&json!({
+            "rclass": "virtual", "repositories": ["b-local", "c-remote", "b-local"], "defaultDeploymentRepo": "b-local",
+            "resolveDockerTagsByTimestamp": true, "includesPattern": "team/**, library/**", "excludesPattern": "team/secret/**",
+        }));
+        let Settings::Virtual(several) = several.unwrap() else {
+            panic!("virtual");
+        };
+        assert_eq!(several.members.len(), 2);
+        assert!(several.by_timestamp && several.exclusive_names);
+        let takes = |name: &str| {
+            several.members[0]
+                .1
+                .takes(&crate::oci::Name::parse(name).unwrap())
+        };
+        assert!(takes("team/app") && takes("library/nginx"));
+        assert!(!takes("team/secret/app") && !takes("other/app"));
+    }
+
+    #[test]
+    fn what_is_wrong_names_its_field() {
+        for (json, expected) in [
+            (json!({}), "rclass: it is needed"),
+            (json!({"rclass": "federated"}), "rclass: there are"),
+            (json!({"rclass": "local", "key": "other"}), "key: the path"),
+            (
+                json!({"rclass": "local", "packageType": "npm"}),
+                "packageType: only",
+            ),
+            (
+                json!({"rclass": "local", "dockerApiVersion": "V1"}),
+                "dockerApiVersion",
+            ),
+            (
+                json!({"rclass": "local", "maxUniqueTags": -1}),
+                "maxUniqueTags",
+            ),
+            (
+                json!({"rclass": "local", "maxUniqueTags": "3"}),
+                "maxUniqueTags",
+            ),
+            (json!({"rclass": "remote"}), "url: write it"),
+            (
+                json!({"rclass": "remote", "url": "ftp://x"}),
+                "url: write it",
+            ),
+            (
+                json!({"rclass": "remote", "url": "https://a:b@x"}),
+                "url: it has",
+            ),
+            (
+                json!({"rclass": "remote", "url": "https://x", "username": "a"}),
+                "password",
+            ),
+            (
+                json!({"rclass": "remote", "url": "https://x", "password": "a"}),
+                "username",
+            ),
+            (
+                json!({"rclass": "remote", "url": "https://x", "password": 1}),
+                "password",
+            ),
+            (
+                json!({"rclass": "remote", "url": "https://x", "offline": "yes"}),
+                "offline",
+            ),
+            (
+                json!({"rclass": "remote", "url": "https://x", "retrievalCachePeriodSecs": u64::MAX}),
+                "retrievalCachePeriodSecs",
+            ),
+            (
+                json!({"rclass": "remote", "url": "https://x", "socketTimeoutMillis": 0}),
+                "socketTimeoutMillis",
+            ),
+            (
+                json!({"rclass": "virtual", "repositories": "a"}),
+                "repositories",
+            ),
+            (
+                json!({"rclass": "virtual", "repositories": ["A B"]}),
+                "repositories",
+            ),
+            (
+                json!({"rclass": "virtual", "repositories": ["a-b"], "includesPattern": "[x"}),
+                "includesPattern",
+            ),
+        ] {
+            let error = settings(&json).unwrap_err();
+            assert!(error.starts_with(expected), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_means_nothing_here_is_named() {
+        let ignored = |json: Value| declare(&json).unwrap().ignored();
+        assert_eq!(
+            ignored(json!({
+                "rclass": "local", "blackedOut": true, "xrayIndex": false, "made": "up", "notes": "n", "propertySets": ["x"],
+                "excludesPattern": "a/**", "blockPushingSchema1": true, "environments": [],
+            })),
+            ["blackedOut", "excludesPattern", "made", "propertySets"]
+        );
+        assert_eq!(
+            ignored(json!({
+                "rclass": "remote", "url": "https://x", "hardFail": true, "enableTokenAuthentication": true, "proxy": "p",
+                "assumedOfflinePeriodSecs": 1,
+            })),
+            ["assumedOfflinePeriodSecs", "proxy"]
+        );
+        assert_eq!(
+            ignored(json!({"rclass": "virtual", "repositories": ["a"], "excludesPattern": "a/**"})),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn an_update_keeps_what_it_does_not_say_and_never_shows_the_password() {
+        let first = declare(&json!({
+            "rclass": "remote", "url": "https://x", "username": "me", "password": "S3CRET", "description": "one",
+        }));
+        let first = first.unwrap();
+        let update = |json: Value| {
+            let Value::Object(fields) = json else {
+                panic!("an object");
+            };
+            first.update(&key("a-repo"), fields)
+        };
+        let second = update(json!({"description": "two"})).unwrap();
+        assert_eq!(second.password(), first.password());
+        assert_eq!(second.shown(&key("a-repo"))["description"], "two");
+        assert_eq!(second.shown(&key("a-repo"))["url"], "https://x");
+        assert!(update(json!({"rclass": "local"})).is_err());
+        assert!(
+            update(json!({"username": "", "password": ""}))
+                .unwrap()
+                .password()
+                .is_none()
+        );
+        let shown = serde_json::to_string(&second.shown(&key("a-repo"))).unwrap();
+        assert!(!shown.contains("S3CRET") && !format!("{second:?}").contains("S3CRET"));
+        let kept = serde_json::to_string(second.fields()).unwrap();
+        let again = Declared::kept(&key("a-repo"), &kept, second.password().cloned());
+        assert_eq!(again.unwrap(), second);
+    }
+}

@@ -1,0 +1,299 @@
+//! What repositories are told, from the file or at run time, and what must be true of all of them together. Pure.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use url::Url;
+
+use super::definitions::{Definition, canonical_host};
+use super::key::Key;
+use super::member::Filter;
+use crate::upstream::{CONCURRENT_DEFAULT, CredentialConfig, Timeouts};
+use crate::{cache, overlay};
+
+/// One repository.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Settings {
+    /// A mirror of a registry elsewhere.
+    Remote(Box<RemoteSettings>),
+    /// What people push here.
+    Local(LocalSettings),
+    /// Others under one name.
+    Virtual(VirtualSettings),
+}
+
+/// One remote.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RemoteSettings {
+    /// Its key.
+    pub key: Key,
+    /// The `?ns=` values and path prefixes that mean it.
+    pub serves: Vec<String>,
+    /// Its upstream's base URL.
+    pub url: Url,
+    /// Sent upstream as `?ns=`.
+    pub ns: Option<String>,
+    /// How long its answers are good for.
+    pub cache: cache::Config,
+    /// What to log in with.
+    pub credentials: Vec<CredentialConfig>,
+    /// Other hosts whose token service may see the credentials.
+    pub token_hosts: Vec<String>,
+    /// Inside addresses that redirects and token services may use.
+    pub allow_addresses: Vec<IpNet>,
+    /// Further certificate authorities.
+    pub ca: Option<PathBuf>,
+    /// Requests under way at a time.
+    pub concurrent: usize,
+    /// Time-outs towards it.
+    pub timeouts: Timeouts,
+}
+
+/// A local repository.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LocalSettings {
+    /// Its key.
+    pub key: Key,
+    /// What it is told.
+    pub config: overlay::Config,
+}
+
+/// A virtual repository.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VirtualSettings {
+    /// Its key.
+    pub key: Key,
+    /// The `?ns=` values and path prefixes that mean it.
+    pub serves: Vec<String>,
+    /// Repositories of any kind, in the order in which they are asked.
+    pub members: Vec<(Key, Filter)>,
+    /// The local repository that takes pushes.
+    pub deploy_to: Option<Key>,
+    /// The newest tag wins instead of the first.
+    pub by_timestamp: bool,
+    /// Whether a name that a local member holds is kept from remotes.
+    pub exclusive_names: bool,
+}
+
+/// A remote or local repository that a virtual one asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberSettings {
+    /// Its key.
+    pub key: Key,
+    /// What it is asked for: what all of these take.
+    pub filters: Vec<Filter>,
+}
+
+/// Every repository, by key.
+pub type AllSettings = BTreeMap<Key, Settings>;
+
+/// Why a virtual repository cannot be what it is told to be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// It contains itself, by these.
+    #[error("virtual repositories contain each other: {}", circle(.0))]
+    Circle(Vec<Key>),
+    /// It has no members.
+    #[error("`{0}` has no members")]
+    Empty(Key),
+    /// A member is no repository.
+    #[error("a virtual repository names no repository: `{0}`")]
+    NoMember(Key),
+    /// What takes pushes is no local repository.
+    #[error("pushes to `{0}` go to no local repository: `{1}`")]
+    NotLocal(Key, Key),
+    /// What takes pushes is no member, so what is pushed could not be pulled again.
+    #[error(
+        "pushes to `{0}` go to `{1}`, which is no member, so what is pushed could not be pulled again"
+    )]
+    NotAMember(Key, Key),
+}
+
+impl Unfit {
+    /// The field of Artifactory's JSON that is wrong.
+    pub const fn field(&self) -> &'static str {
+        match self {
+            Self::Circle(_) | Self::Empty(_) | Self::NoMember(_) => "repositories",
+            Self::NotLocal(..) | Self::NotAMember(..) => "defaultDeploymentRepo",
+        }
+    }
+}
+
+fn circle(keys: &[Key]) -> String {
+    let keys: Vec<&str> = keys.iter().map(Key::as_str).collect();
+    keys.join(" > ")
+}
+
+impl Settings {
+    /// Its key.
+    pub const fn key(&self) -> &Key {
+        match self {
+            Self::Remote(remote) => &remote.key,
+            Self::Local(local) => &local.key,
+            Self::Virtual(several) => &several.key,
+        }
+    }
+
+    /// What routing knows of it.
+    pub fn definition(&self) -> Definition {
+        let (serves, is_docker_hub) = match self {
+            Self::Remote(remote) => {
+                let host = remote.url.host_str().unwrap_or_default();
+                let is_docker_hub = canonical_host(host) == canonical_host("docker.io");
+                (remote.serves.clone(), is_docker_hub)
+            }
+            Self::Local(_) => (Vec::new(), false),
+            Self::Virtual(several) => (several.serves.clone(), false),
+        };
+        Definition {
+            key: self.key().clone(),
+            serves,
+            is_docker_hub,
+        }
+    }
+}
+
+impl RemoteSettings {
+    /// A remote with defaults for everything but where it is.
+    pub fn new(key: Key, url: Url) -> Self {
+        Self {
+            key,
+            serves: Vec::new(),
+            url,
+            ns: None,
+            cache: cache::Config::default(),
+            credentials: Vec::new(),
+            token_hosts: Vec::new(),
+            allow_addresses: Vec::new(),
+            ca: None,
+            concurrent: CONCURRENT_DEFAULT,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl VirtualSettings {
+    /// Its members, those of virtual ones in their place; an error where it cannot be used.
+    pub fn expand(&self, all: &AllSettings) -> Result<Vec<MemberSettings>, Unfit> {
+        if self.members.is_empty() {
+            return Err(Unfit::Empty(self.key.clone()));
+        }
+        let mut members = Vec::new();
+        self.expand_into(&mut Vec::new(), &[], all, &mut members)?;
+        if let Some(target) = &self.deploy_to {
+            let (key, target) = (self.key.clone(), target.clone());
+            if !matches!(all.get(&target), Some(Settings::Local(_))) {
+                return Err(Unfit::NotLocal(key, target));
+            }
+            if members.iter().all(|member| member.key != target) {
+                return Err(Unfit::NotAMember(key, target));
+            }
+        }
+        Ok(members)
+    }
+
+    fn expand_into(
+        &self,
+        path: &mut Vec<Key>,
+        filters: &[Filter],
+        all: &AllSettings,
+        into: &mut Vec<MemberSettings>,
+    ) -> Result<(), Unfit> {
+        if let Some(at) = path.iter().position(|key| *key == self.key) {
+            let mut circle = path.split_off(at);
+            circle.push(self.key.clone());
+            return Err(Unfit::Circle(circle));
+        }
+        path.push(self.key.clone());
+        for (key, filter) in &self.members {
+            let mut filters = filters.to_vec();
+            filters.push(filter.clone());
+            match all.get(key) {
+                Some(Settings::Virtual(inner)) => inner.expand_into(path, &filters, all, into)?,
+                Some(Settings::Remote(_) | Settings::Local(_)) => into.push(MemberSettings {
+                    key: key.clone(),
+                    filters,
+                }),
+                None => return Err(Unfit::NoMember(key.clone())),
+            }
+        }
+        path.pop();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Key {
+        Key::parse(text).unwrap()
+    }
+
+    fn several(name: &str, members: &[&str], deploy_to: Option<&str>) -> Settings {
+        Settings::Virtual(VirtualSettings {
+            key: key(name),
+            serves: Vec::new(),
+            members: members
+                .iter()
+                .map(|member| (key(member), Filter::default()))
+                .collect(),
+            deploy_to: deploy_to.map(key),
+            by_timestamp: false,
+            exclusive_names: true,
+        })
+    }
+
+    fn expand(settings: &[Settings], of: &str) -> Result<Vec<String>, String> {
+        let all: AllSettings = settings
+            .iter()
+            .map(|settings| (settings.key().clone(), settings.clone()))
+            .collect();
+        let Some(Settings::Virtual(wanted)) = all.get(&key(of)) else {
+            panic!("{of} is virtual");
+        };
+        let members = wanted.expand(&all).map_err(|error| error.to_string())?;
+        Ok(members
+            .iter()
+            .map(|member| member.key.to_string())
+            .collect())
+    }
+
+    #[test]
+    fn members_of_members_stand_in_their_place() {
+        let local = |name: &str| {
+            Settings::Local(LocalSettings {
+                key: key(name),
+                config: overlay::Config::default(),
+            })
+        };
+        let base = [local("a-local"), local("b-local"), local("c-local")];
+        let with = |more: &[Settings]| [base.as_slice(), more].concat();
+        let nested = with(&[
+            several("inner-v", &["b-local", "c-local"], None),
+            several("outer-v", &["a-local", "inner-v"], Some("c-local")),
+        ]);
+        assert_eq!(
+            expand(&nested, "outer-v").unwrap(),
+            ["a-local", "b-local", "c-local"]
+        );
+        let circle = with(&[
+            several("x-v", &["a-local", "y-v"], None),
+            several("y-v", &["x-v"], None),
+        ]);
+        assert_eq!(
+            expand(&circle, "x-v").unwrap_err(),
+            "virtual repositories contain each other: x-v > y-v > x-v"
+        );
+        for (members, deploy_to, wrong) in [
+            (&[][..], None, "has no members"),
+            (&["none-local"], None, "names no repository"),
+            (&["a-local"], Some("none-local"), "no local repository"),
+            (&["a-local"], Some("b-local"), "no member"),
+        ] {
+            let error = expand(&with(&[several("v-v", members, deploy_to)]), "v-v").unwrap_err();
+            assert!(error.contains(wrong), "{error}");
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! Repositories that come, change and go while the mirror runs: by the API, and by SIGHUP.
+
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::image::{self, Flavour};
+use crate::support::{Answer, Client, Mirror, Remote, Upstream, wait_until};
+
+const FILE: &str = "[local.file-local]\n";
+
+impl Client {
+    async fn repository(&self, method: Method, key: &str, body: &Value) -> Answer {
+        let path = format!("/artifactory/api/repositories/{key}");
+        let headers = [("content-type", "application/json")];
+        self.send_body(method, &path, &headers, body.to_string().into())
+            .await
+    }
+
+    async fn create(&self, key: &str, body: &Value) -> Answer {
+        let answer = self.repository(Method::PUT, key, body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{key}: {answer:?}");
+        answer
+    }
+
+    async fn remove(&self, key: &str) -> Answer {
+        self.repository(Method::DELETE, key, &json!({})).await
+    }
+
+    async fn keys(&self, query: &str) -> Vec<String> {
+        let path = format!("/artifactory/api/repositories{query}");
+        let listed = self.get(&path).await.json();
+        let listed = listed.as_array().unwrap().iter();
+        listed
+            .map(|one| one["key"].as_str().unwrap().to_owned())
+            .collect()
+    }
+}
+
+fn local() -> Value {
+    json!({"rclass": "local", "packageType": "docker", "description": "made by a test"})
+}
+
+#[tokio::test]
+async fn made_used_changed_and_kept_over_restarts() {
+    let upstream = Upstream::start().await;
+    let image = image::small(Flavour::Oci, 1);
+    upstream.hold("team/up", "1", &image);
+    let mut mirror = Mirror::with(&[], FILE).await;
+    let client = mirror.client();
+    client.create("dev-local", &local()).await;
+    let remote = json!({
+        "key": "up-remote", "rclass": "remote", "packageType": "docker", "url": upstream.url(),
+        "retrievalCachePeriodSecs": 0, "missedRetrievalCachePeriodSecs": 0, "proxy": "corporate", "hardFail": true,
+    });
+    let answer = client.create("up-remote", &remote).await;
+    assert_eq!(answer.header("x-roadstead-ignored-fields"), Some("proxy"));
+    let several = json!({
+        "rclass": "virtual", "packageType": "docker", "repositories": ["up-remote", "dev-local"],
+        "defaultDeploymentRepo": "dev-local", "excludesPattern": "secret/**",
+    });
+    client.create("all-virtual", &several).await;
+    client.push("all-virtual/team/app", "1", &image).await;
+    for round in 0..4 {
+        match round {
+            1 => mirror.restart().await,
+            2 => {
+                mirror.kill();
+                mirror.start().await;
+            }
+            3 => {
+                // The journal knows without the index.
+                mirror.terminate();
+                for file in mirror.files("") {
+                    if file.to_string_lossy().contains("index.sqlite") {
+                        std::fs::remove_file(file).unwrap();
+                    }
+                }
+                mirror.start().await;
+            }
+            _ => {}
+        }
+        let client = mirror.client();
+        assert!(
+            client.has("dev-local/team/app", "1", &image).await,
+            "{round}"
+        );
+        assert!(client.has("all-virtual/team/app", "1", &image).await);
+        assert!(client.has("all-virtual/team/up", "1", &image).await);
+        let excluded = client.manifest("all-virtual/secret/up", "1").await;
+        assert_eq!(excluded.status, StatusCode::NOT_FOUND);
+        assert_eq!(upstream.count("", "secret"), 0);
+        assert_eq!(
+            client.keys("").await,
+            ["all-virtual", "dev-local", "file-local", "up-remote"]
+        );
+        assert_eq!(client.keys("?type=remote").await, ["up-remote"]);
+        assert_eq!(client.keys("?packageType=npm").await, [""; 0]);
+        let shown = client.get("/api/repositories/up-remote").await;
+        assert_eq!(shown.header("x-roadstead-ignored-fields"), Some("proxy"));
+        let shown = shown.json();
+        assert_eq!(shown["url"], json!(upstream.url()));
+        assert_eq!(shown["proxy"], "corporate");
+        assert_eq!(shown["assumedOfflinePeriodSecs"], 300);
+    }
+    let client = mirror.client();
+    let offline = client
+        .repository(Method::POST, "up-remote", &json!({"offline": true}))
+        .await;
+    assert_eq!(offline.status, StatusCode::OK, "{offline:?}");
+    let asked = upstream.log().len();
+    let absent = client.manifest("up-remote/team/other", "1").await;
+    assert_eq!(absent.status, StatusCode::NOT_FOUND);
+    assert!(client.has("up-remote/team/up", "1", &image).await);
+    assert_eq!(upstream.log().len(), asked, "offline asks nobody");
+    let log = client.get("/admin/audit").await.json();
+    let events = log["records"].as_array().unwrap().iter();
+    let actions: Vec<&str> = events
+        .filter_map(|event| event["event"]["action"].as_str())
+        .filter(|action| action.ends_with("repository"))
+        .collect();
+    assert_eq!(
+        actions,
+        [
+            "create repository",
+            "create repository",
+            "create repository",
+            "update repository"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn removed_with_everything_in_it() {
+    let upstream = Upstream::start().await;
+    let (pushed, cached) = (image::small(Flavour::Oci, 1), image::small(Flavour::Oci, 2));
+    upstream.hold("team/up", "1", &cached);
+    let mut mirror = Mirror::with(&[], FILE).await;
+    let client = mirror.client();
+    client.create("dev-local", &local()).await;
+    let remote = json!({"rclass": "remote", "url": upstream.url()});
+    client.create("up-remote", &remote).await;
+    let several = json!({"rclass": "virtual", "repositories": ["dev-local"]});
+    client.create("all-virtual", &several).await;
+    client.push("dev-local/team/app", "1", &pushed).await;
+    client.push("file-local/team/app", "1", &pushed).await;
+    assert!(client.has("up-remote/team/up", "1", &cached).await);
+    let used = client.remove("dev-local").await;
+    assert_eq!(used.status, StatusCode::CONFLICT);
+    let message = used.json()["errors"][0]["message"].to_string();
+    assert!(message.contains("all-virtual"), "{message}");
+    // An upload that is under way when its repository goes ends nowhere.
+    let upload = client.begin_upload("dev-local/team/late").await;
+    for key in ["all-virtual", "dev-local", "up-remote"] {
+        let answer = client.remove(key).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        assert_eq!(client.remove(key).await.status, StatusCode::NOT_FOUND);
+    }
+    let late = client.patch(&upload, 0, b"late").await;
+    assert_eq!(late.status, StatusCode::NOT_FOUND, "{late:?}");
+    // Under the same keys there is nothing of what was.
+    client.create("dev-local", &local()).await;
+    client.create("up-remote", &remote).await;
+    let asked = upstream.count("GET", &cached.blobs[0].digest);
+    for restarted in [false, true] {
+        if restarted {
+            mirror.restart().await;
+        }
+        let client = mirror.client();
+        let gone = client.manifest("dev-local/team/app", "1").await;
+        assert_eq!(gone.status, StatusCode::NOT_FOUND);
+        let blob = format!("/v2/dev-local/team/app/blobs/{}", pushed.blobs[0].digest);
+        assert_eq!(client.get(&blob).await.status, StatusCode::NOT_FOUND);
+        assert!(client.has("file-local/team/app", "1", &pushed).await);
+        let names = client.get("/dev-local/v2/_catalog").await.json();
+        assert_eq!(names["repositories"], json!([]));
+    }
+    assert!(mirror.client().has("up-remote/team/up", "1", &cached).await);
+    assert!(upstream.count("GET", &cached.blobs[0].digest) > asked);
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_in_artifactorys_envelope() {
+    let mirror = Mirror::with(&[], FILE).await;
+    let client = mirror.client();
+    client.create("dev-local", &local()).await;
+    let virtually = |members: &[&str], target: &str| json!({"rclass": "virtual", "repositories": members, "defaultDeploymentRepo": target});
+    client
+        .create("a-virtual", &virtually(&["dev-local"], ""))
+        .await;
+    client
+        .create("b-virtual", &virtually(&["a-virtual"], ""))
+        .await;
+    let (put, post) = (Method::PUT, Method::POST);
+    let table = [
+        (&put, "file-local", local(), 409, "configuration file"),
+        (&post, "file-local", local(), 409, "configuration file"),
+        (
+            &Method::DELETE,
+            "file-local",
+            json!({}),
+            409,
+            "configuration file",
+        ),
+        (&put, "dev-local", local(), 400, "already"),
+        (&post, "none-local", json!({}), 404, "none-local"),
+        (&Method::DELETE, "none-local", json!({}), 404, "none-local"),
+        (&Method::GET, "none-local", json!({}), 400, "none-local"),
+        (&put, "Big", local(), 400, "lower-case"),
+        (&put, "v2", local(), 400, "reserved"),
+        (&put, "x-cache", local(), 400, "reserved"),
+        (&put, "x-local", json!([]), 400, "JSON object"),
+        (&put, "x-local", json!({}), 400, "rclass"),
+        (
+            &put,
+            "x-local",
+            json!({"rclass": "local", "packageType": "npm"}),
+            400,
+            "packageType",
+        ),
+        (&put, "x-remote", json!({"rclass": "remote"}), 400, "url"),
+        (&put, "x-virtual", virtually(&[], ""), 400, "repositories"),
+        (
+            &put,
+            "x-virtual",
+            virtually(&["none-local"], ""),
+            400,
+            "none-local",
+        ),
+        (
+            &put,
+            "x-virtual",
+            virtually(&["dev-local"], "none-local"),
+            400,
+            "defaultDeploymentRepo",
+        ),
+        (
+            &put,
+            "x-virtual",
+            virtually(&["dev-local"], "file-local"),
+            400,
+            "defaultDeploymentRepo",
+        ),
+        (
+            &post,
+            "a-virtual",
+            virtually(&["b-virtual"], ""),
+            400,
+            "contain each other",
+        ),
+        (
+            &post,
+            "dev-local",
+            json!({"rclass": "remote"}),
+            400,
+            "rclass",
+        ),
+        (&Method::PATCH, "dev-local", json!({}), 405, "method"),
+    ];
+    for (method, key, body, status, says) in table {
+        let answer = client.repository(method.clone(), key, &body).await;
+        assert_eq!(answer.status.as_u16(), status, "{method} {key} {answer:?}");
+        let error = &answer.json()["errors"][0];
+        assert_eq!(error["status"], status, "{method} {key}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains(says), "{method} {key}: {message}");
+    }
+    assert_eq!(
+        client.keys("").await,
+        ["a-virtual", "b-virtual", "dev-local", "file-local"]
+    );
+    let large = "x".repeat(300 * 1024);
+    let answer = client
+        .repository(
+            Method::PUT,
+            "x-local",
+            &json!({"rclass": "local", "notes": large}),
+        )
+        .await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_password_is_used_and_never_shown() {
+    let upstream = Upstream::start().await;
+    upstream.want_token(Some("robot:S3CRET-word"), None);
+    let image = image::small(Flavour::Oci, 1);
+    upstream.hold("team/up", "1", &image);
+    let mut mirror = Mirror::with(&[], FILE).await;
+    let client = mirror.client();
+    let remote = json!({
+        "rclass": "remote", "url": upstream.url(), "username": "robot", "password": "S3CRET-word",
+    });
+    client.create("up-remote", &remote).await;
+    let described = json!({"description": "told twice"});
+    client
+        .repository(Method::POST, "up-remote", &described)
+        .await;
+    mirror.restart().await;
+    let client = mirror.client();
+    assert!(client.has("up-remote/team/up", "1", &image).await);
+    for path in [
+        "/api/repositories",
+        "/api/repositories/up-remote",
+        "/admin/audit",
+        "/metrics",
+    ] {
+        let answer = client.get(path).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert!(!String::from_utf8_lossy(&answer.body).contains("S3CRET"));
+    }
+    assert!(mirror.log().iter().all(|line| !line.contains("S3CRET")));
+    let mode = |path: &std::path::Path| {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o077
+    };
+    let mut holders = 0;
+    for file in mirror.files("") {
+        let bytes = std::fs::read(&file).unwrap();
+        if bytes.windows(11).any(|part| part == b"S3CRET-word") {
+            holders += 1;
+            let is_private = file.ancestors().take(3).any(|path| mode(path) == 0);
+            assert!(is_private, "{} is for its owner alone", file.display());
+        }
+    }
+    assert!(holders > 0, "it is kept somewhere");
+}
+
+#[tokio::test]
+async fn sighup_takes_what_the_file_says_now() {
+    let (one, two) = (Upstream::start().await, Upstream::start().await);
+    let image = image::small(Flavour::Oci, 1);
+    for upstream in [&one, &two] {
+        upstream.hold("team/up", "1", &image);
+    }
+    let hub = Remote::hub(&one.url());
+    let mirror = Mirror::with(&[hub], "[local.old-local]\n").await;
+    let client = mirror.client();
+    client.create("made-local", &local()).await;
+    client.push("old-local/app", "1", &image).await;
+    client.push("made-local/app", "1", &image).await;
+    let file = mirror.configuration();
+    let before = std::fs::read_to_string(&file).unwrap();
+    let hang_up = |text: &str, says: &str| {
+        std::fs::write(&file, text).unwrap();
+        let lines = mirror.log().len();
+        mirror.hang_up();
+        let said = || {
+            let log = mirror.log();
+            log.iter().skip(lines).any(|line| line.contains(says))
+        };
+        assert!(wait_until(said), "the log says `{says}`");
+    };
+    let after = before
+        .replace("old-local", "new-local")
+        .replace(&one.url(), &two.url());
+    hang_up(&after, "repositories of the configuration were read again");
+    assert_eq!(
+        client.keys("").await,
+        ["docker-hub", "made-local", "new-local"]
+    );
+    client.push("new-local/app", "1", &image).await;
+    assert!(client.has("made-local/app", "1", &image).await);
+    let gone = client.manifest("old-local/app", "1").await;
+    assert_eq!(gone.status, StatusCode::NOT_FOUND);
+    assert!(client.has("docker-hub/team/up", "1", &image).await);
+    assert_eq!(
+        (one.log().len(), two.count("GET", "team/up") > 0),
+        (0, true)
+    );
+    // What is broken changes nothing, and is named.
+    hang_up(&format!("{after}\n[local.X]\n"), "cannot be used");
+    assert_eq!(
+        client.keys("").await,
+        ["docker-hub", "made-local", "new-local"]
+    );
+    hang_up(
+        &format!("{after}\n[server]\nexternal_url = \"https://other.example\"\n"),
+        "needs a restart",
+    );
+    // What came back has what it had.
+    hang_up(&before, "repositories of the configuration were read again");
+    assert!(client.has("old-local/app", "1", &image).await);
+}
+
+#[tokio::test]
+async fn a_repository_of_the_file_wins_over_one_that_was_made() {
+    let mut mirror = Mirror::with(&[], FILE).await;
+    let client = mirror.client();
+    client.create("dev-local", &local()).await;
+    client.create("more-local", &local()).await;
+    let members = json!({"rclass": "virtual", "repositories": ["more-local", "file-local"]});
+    client.create("all-virtual", &members).await;
+    mirror.terminate();
+    let file = mirror.configuration();
+    std::fs::write(
+        &file,
+        "[storage]\nmin_free = \"1MiB\"\n[local.dev-local]\ndelete = false\n",
+    )
+    .unwrap();
+    mirror.start().await;
+    let client = mirror.client();
+    assert_eq!(
+        client.keys("").await,
+        ["dev-local", "more-local"],
+        "a virtual one without all its members is left out"
+    );
+    let answer = client.remove("dev-local").await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    let says = |text: &str| mirror.log().iter().any(|line| line.contains(text));
+    assert!(says("the file counts") && says("it is left out"));
+}
