@@ -21,6 +21,16 @@ impl Wall {
         self.0
     }
 
+    /// Reads a time as in RFC 3339; without an offset it is in UTC, and without a time of day it is midnight.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Ok(time) = text.parse::<jiff::Timestamp>() {
+            return Some(Self(time.as_millisecond()));
+        }
+        let civil = text.parse::<jiff::civil::DateTime>().ok()?;
+        let time = civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+        Some(Self(time.timestamp().as_millisecond()))
+    }
+
     /// How long after `earlier` this is; zero where the clock went backwards.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -57,5 +67,16 @@ mod tests {
             Wall::from_ms(1_795_251_418_123).to_string(),
             "2026-11-21T08:56:58.123Z"
         );
+        for (text, ms) in [
+            ("2026-11-21T08:56:58.123Z", Some(1_795_251_418_123)),
+            ("2026-11-21T10:56:58.123+02:00", Some(1_795_251_418_123)),
+            ("2026-11-21T08:56:58.123", Some(1_795_251_418_123)),
+            ("1970-01-02", Some(86_400_000)),
+            ("1970-01-02T25:00:00Z", None),
+            ("yesterday", None),
+            ("", None),
+        ] {
+            assert_eq!(Wall::parse(text).map(Wall::as_ms), ms, "{text}");
+        }
     }
 }

@@ -228,7 +228,7 @@ impl Api {
             }
             Route::Search { kind } => {
                 let call = self.call(request, peer)?;
-                let answer = self.search(&call, &kind, record).await;
+                let answer = self.search(&call, &kind, body, record).await;
                 answer.map_err(|error| error.in_envelope(true))
             }
             Route::Repositories { key } => {

@@ -141,6 +141,11 @@ impl Snapshot {
         &self.hosts
     }
 
+    /// Every repository with its key.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Repository)> {
+        self.repositories.iter()
+    }
+
     /// The repository of a key.
     pub fn get(&self, key: &Key) -> Option<&Repository> {
         self.repositories.get(key)
@@ -184,7 +189,7 @@ impl Snapshot {
 }
 
 /// What a remote's cache is called as a repository of its own.
-const CACHE: &str = "-cache";
+pub const CACHE: &str = "-cache";
 
 impl Catalog {
     /// What the file says, and what was made at run time in earlier runs.

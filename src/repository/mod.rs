@@ -17,7 +17,7 @@ mod resolve;
 mod settings;
 mod virtuals;
 
-pub use catalog::{Catalog, ChangeError, FileSettings, Snapshot, Wanted, Workshop};
+pub use catalog::{CACHE, Catalog, ChangeError, FileSettings, Snapshot, Wanted, Workshop};
 pub use declared::{Class, Declared, FieldError, shown, upstream_url};
 pub use definitions::{Definition, Definitions, canonical_host};
 pub use image::{Found, Repository};

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use serde_json::json;
 
-use crate::support::image::{self, Flavour};
+use crate::support::image::{self, Flavour, labelled, plain_hex as hex};
 use crate::support::{Mirror, Remote, Upstream};
 
 #[tokio::test]
@@ -110,27 +110,6 @@ async fn deletion_by_path_empties_the_cache_of_a_remote() {
     assert_eq!(again.status, StatusCode::NO_CONTENT);
     assert!(client.manifest("one", "1").await.status.is_server_error());
     assert!(client.has("two", "1", &two).await);
-}
-
-/// An image whose configuration has labels.
-fn labelled(seed: u64, labels: &serde_json::Value) -> image::Image {
-    let plain = image::small(Flavour::Oci, seed);
-    let config = json!({"architecture": "amd64", "os": "linux", "config": {"Labels": labels}, "seed": seed,
-        "rootfs": {"type": "layers", "diff_ids": []}});
-    let config = image::Content::json("application/vnd.oci.image.config.v1+json", &config);
-    let layer = (*plain.layers()[0]).clone();
-    let manifest = json!({"schemaVersion": 2, "mediaType": image::OCI_MANIFEST, "config": config.descriptor(), "layers": [layer.descriptor()]});
-    let root = image::Content::json(image::OCI_MANIFEST, &manifest);
-    image::Image {
-        manifests: vec![root.clone()],
-        root,
-        blobs: vec![config, layer],
-        ..plain
-    }
-}
-
-fn hex(digest: &str) -> &str {
-    digest.strip_prefix("sha256:").unwrap()
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@
 
 mod support;
 
+mod aql;
 mod artifactory;
 mod chain;
 mod coalesce;

@@ -1,5 +1,6 @@
 //! Artifactory's API, as far as it is there (PROTOCOL E).
 
+mod aql;
 mod delete;
 mod path;
 mod promote;

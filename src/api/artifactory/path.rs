@@ -2,14 +2,11 @@
 
 use crate::api::error::ApiError;
 use crate::oci::manifest::{MANIFEST_MAX, Manifest};
-use crate::oci::media_type::{DOCKER_LIST, OCI_INDEX};
 use crate::oci::{Algorithm, Digest, ErrorCode, MediaType, Name, Tag};
 use crate::repository::Repository;
 use crate::store::Store;
 use crate::store::index::TagRow;
-
-/// What every layer and configuration is called before its hash.
-const BLOB: &str = "sha256__";
+use crate::store::index::items::{BLOB_PREFIX, manifest_file};
 
 /// A tag, with what it means.
 #[derive(Debug, Clone)]
@@ -32,15 +29,6 @@ pub(super) enum Node {
     Blob(Tagged, Digest, u64),
 }
 
-/// The file that a manifest is.
-pub(super) fn manifest_file(media_type: &str) -> &'static str {
-    if matches!(media_type, OCI_INDEX | DOCKER_LIST) {
-        "list.manifest.json"
-    } else {
-        "manifest.json"
-    }
-}
-
 /// Finds what `path` means in `repository`.
 pub(super) async fn find(
     store: &Store,
@@ -49,7 +37,7 @@ pub(super) async fn find(
 ) -> Result<Option<Node>, ApiError> {
     let failed = |error| ApiError::from_repository(error, ErrorCode::NameUnknown);
     let (parent, last) = path.rsplit_once('/').unwrap_or(("", path));
-    if let Some(hex) = last.strip_prefix(BLOB) {
+    if let Some(hex) = last.strip_prefix(BLOB_PREFIX) {
         let Some(tagged) = tagged(store, repository, parent).await? else {
             return Ok(None);
         };
@@ -71,7 +59,7 @@ pub(super) async fn find(
         children.extend(
             blobs
                 .iter()
-                .map(|(digest, _)| format!("{BLOB}{}", digest.hex())),
+                .map(|(digest, _)| format!("{BLOB_PREFIX}{}", digest.hex())),
         );
         return Ok(Some(Node::Tag(tagged, children)));
     }

@@ -1,4 +1,4 @@
-//! `/api/search/{prop,artifact,checksum}` (PROTOCOL E10).
+//! `/api/search/{prop,artifact,checksum}` (PROTOCOL E10); `aql` is next door.
 
 use http::{Method, Response};
 use serde_json::{Map, Value, json};
@@ -8,7 +8,7 @@ use super::storage::manifest_path;
 use crate::api::error::ApiError;
 use crate::api::record::Record;
 use crate::api::{Api, Call, respond};
-use crate::body::Body;
+use crate::body::{Body, Chunks};
 use crate::oci::{Algorithm, Digest, Name, Tag};
 use crate::repository::Repository;
 use crate::store::index::{Criterion, FoundImage};
@@ -24,8 +24,12 @@ impl Api {
         &self,
         call: &Call<'_>,
         kind: &str,
+        body: Chunks,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
+        if kind == "aql" {
+            return self.aql(call, body, record).await;
+        }
         if *call.method != Method::GET {
             return Err(ApiError::method("GET"));
         }

@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::path::{Node, Tagged, find, manifest_file, tags_below};
+use super::path::{Node, Tagged, find, tags_below};
 use crate::api::error::ApiError;
 use crate::api::record::Record;
 use crate::api::{Api, Call, respond};
 use crate::body::Body;
 use crate::clock;
+use crate::oci::Digest;
 use crate::repository::Repository;
 use crate::store::Change;
+use crate::store::index::items::manifest_file;
 
 /// The most properties that one request sets.
 const PROPERTIES_MAX: usize = 100;
@@ -114,21 +116,14 @@ impl Api {
         let Tagged { name, tag, row } = tagged;
         let index = self.config.store.index();
         let failed = |error: crate::store::IndexError| ApiError::failed(&error);
-        let mut properties = index.properties(repo, name, tag).await.map_err(failed)?;
+        let properties = index.properties(repo, name, tag).await.map_err(failed)?;
         let labels = index.labels(&row.served).await.map_err(failed)?;
-        for (key, value) in labels {
-            properties.insert(format!("docker.label.{key}"), vec![value]);
-        }
-        for (key, value) in [
-            ("docker.manifest", tag.to_string()),
-            ("docker.manifest.digest", row.served.to_string()),
-            ("docker.manifest.type", row.media_type.clone()),
-            ("docker.repoName", name.to_string()),
-            ("sha256", row.served.hex().to_owned()),
-        ] {
-            properties.insert(key.to_owned(), vec![value]);
-        }
-        Ok(properties)
+        Ok(with_own(
+            properties,
+            &labels,
+            (name.as_str(), tag.as_str()),
+            (&row.served, &row.media_type),
+        ))
     }
 
     async fn set(
@@ -164,6 +159,28 @@ impl Api {
     }
 }
 
+/// Properties that somebody set, together with what follows from the image: name and tag, manifest and its media type.
+pub(super) fn with_own(
+    mut properties: Properties,
+    labels: &BTreeMap<String, String>,
+    (name, tag): (&str, &str),
+    (manifest, media_type): (&Digest, &str),
+) -> Properties {
+    for (key, value) in labels {
+        properties.insert(format!("docker.label.{key}"), vec![value.clone()]);
+    }
+    for (key, value) in [
+        ("docker.manifest", tag.to_owned()),
+        ("docker.manifest.digest", manifest.to_string()),
+        ("docker.manifest.type", media_type.to_owned()),
+        ("docker.repoName", name.to_owned()),
+        ("sha256", manifest.hex().to_owned()),
+    ] {
+        properties.insert(key.to_owned(), vec![value]);
+    }
+    properties
+}
+
 /// A file or folder as Artifactory describes it.
 fn describe(base: &str, key: &str, path: &str, node: &Node) -> Value {
     let folder = |children: &[String], files: bool| {
@@ -173,7 +190,7 @@ fn describe(base: &str, key: &str, path: &str, node: &Node) -> Value {
             .collect();
         json!({ "children": children })
     };
-    let file = |digest: &crate::oci::Digest, size: u64, kind: &str| {
+    let file = |digest: &Digest, size: u64, kind: &str| {
         json!({
             "downloadUri": format!("{base}/artifactory/{key}/{path}"),
             "mimeType": kind,

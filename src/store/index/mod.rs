@@ -12,6 +12,7 @@ mod connection;
 mod convert;
 mod damage;
 mod hot;
+pub mod items;
 mod links;
 mod lists;
 mod local;

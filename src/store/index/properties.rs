@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rusqlite::types::Value as Sql;
-use rusqlite::{Connection, params, params_from_iter};
+use rusqlite::{Connection, Row, params, params_from_iter};
 
 use super::convert::{digest, readable};
 use super::{Index, Result};
@@ -66,18 +66,9 @@ impl Index {
 
     /// The labels of the configuration of a manifest, as far as that is known.
     pub async fn labels(&self, manifest: &Digest) -> Result<BTreeMap<String, String>> {
-        let manifest = manifest.to_string();
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT key, value FROM label JOIN edge ON edge.digest = label.digest
-                 WHERE edge.parent = ?1 AND edge.kind = 'config'",
-            )?;
-            let rows: Vec<(String, String)> = readable(
-                statement.query_map(params![manifest], |row| Ok((row.get(0)?, row.get(1)?)))?,
-            )?;
-            Ok(rows.into_iter().collect())
-        })
-        .await
+        let manifest = manifest.clone();
+        self.read(move |connection| labels(connection, &manifest))
+            .await
     }
 
     /// The properties that somebody set for a tag.
@@ -88,21 +79,8 @@ impl Index {
         tag: &Tag,
     ) -> Result<BTreeMap<String, Vec<String>>> {
         let (repo, name, tag) = (repo.to_owned(), name.clone(), tag.clone());
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT key, value FROM property WHERE repo = ?1 AND name = ?2 AND tag = ?3 ORDER BY key, value",
-            )?;
-            let rows: Vec<(String, String)> = readable(statement.query_map(
-                params![repo, name.as_str(), tag.as_str()],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )?)?;
-            let mut properties: BTreeMap<String, Vec<String>> = BTreeMap::new();
-            for (key, value) in rows {
-                properties.entry(key).or_default().push(value);
-            }
-            Ok(properties)
-        })
-        .await
+        self.read(move |connection| set(connection, &repo, name.as_str(), tag.as_str()))
+            .await
     }
 
     /// The images that meet every criterion, in the order of repository, name and tag. `repos`: of these only, where there are any.
@@ -126,6 +104,40 @@ impl Index {
         })
         .await
     }
+}
+
+/// The labels of the configuration of a manifest.
+pub(super) fn labels(
+    connection: &Connection,
+    manifest: &Digest,
+) -> rusqlite::Result<BTreeMap<String, String>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT key, value FROM label JOIN edge ON edge.digest = label.digest
+         WHERE edge.parent = ?1 AND edge.kind = 'config'",
+    )?;
+    let pair = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let rows = readable(statement.query_map(params![manifest.to_string()], pair)?)?;
+    Ok(rows.into_iter().collect())
+}
+
+/// The properties that somebody set for a tag.
+pub(super) fn set(
+    connection: &Connection,
+    repo: &str,
+    name: &str,
+    tag: &str,
+) -> rusqlite::Result<BTreeMap<String, Vec<String>>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT key, value FROM property WHERE repo = ?1 AND name = ?2 AND tag = ?3 ORDER BY key, value",
+    )?;
+    let pair = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let rows: Vec<(String, String)> =
+        readable(statement.query_map(params![repo, name, tag], pair)?)?;
+    let mut properties: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (key, value) in rows {
+        properties.entry(key).or_default().push(value);
+    }
+    Ok(properties)
 }
 
 /// Writes labels; a configuration never changes, so what is there stays.

@@ -165,6 +165,9 @@ const MIGRATIONS: &[&str] = &["
         password TEXT,
         at       INTEGER NOT NULL
     ) WITHOUT ROWID;
+","
+    -- What came to a repository since then, and what came last.
+    CREATE INDEX tag_moved ON tag (repo, moved);
 "];
 
 /// Why a database file cannot serve as the index.

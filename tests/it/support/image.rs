@@ -337,3 +337,25 @@ pub fn artifact(subject: Option<&Content>, artifact_type: &str, payload: &[u8]) 
         platform: Value::Null,
     }
 }
+
+/// An image whose configuration has labels.
+pub fn labelled(seed: u64, labels: &Value) -> Image {
+    let plain = small(Flavour::Oci, seed);
+    let config = json!({"architecture": "amd64", "os": "linux", "config": {"Labels": labels}, "seed": seed,
+        "rootfs": {"type": "layers", "diff_ids": []}});
+    let config = Content::json("application/vnd.oci.image.config.v1+json", &config);
+    let layer = (*plain.layers()[0]).clone();
+    let manifest = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config.descriptor(), "layers": [layer.descriptor()]});
+    let root = Content::json(OCI_MANIFEST, &manifest);
+    Image {
+        manifests: vec![root.clone()],
+        root,
+        blobs: vec![config, layer],
+        ..plain
+    }
+}
+
+/// The hash of a digest.
+pub fn plain_hex(digest: &str) -> &str {
+    digest.strip_prefix("sha256:").unwrap()
+}
