@@ -1,6 +1,7 @@
 //! Headers: what every answer has, and conditional requests.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use serde::Serialize;
 
 use super::record::Record;
 use crate::body::Body;
@@ -38,8 +39,10 @@ pub(super) fn text(text: impl Into<bytes::Bytes>) -> Response<Body> {
 }
 
 /// An answer in JSON.
-pub(super) fn json(value: &serde_json::Value) -> Response<Body> {
-    let mut response = Response::new(Body::full(value.to_string()));
+pub(super) fn json(value: &impl Serialize) -> Response<Body> {
+    // What is told here has text for keys, and so always has a form in JSON.
+    let text = serde_json::to_vec(value).unwrap_or_default();
+    let mut response = Response::new(Body::full(text));
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),

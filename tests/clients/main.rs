@@ -21,6 +21,7 @@
 mod support;
 
 mod conformance;
+mod jfrog;
 mod parts;
 mod pulls;
 mod pushes;

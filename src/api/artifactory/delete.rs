@@ -5,9 +5,11 @@ use http::{Method, Response, StatusCode};
 use super::super::error::ApiError;
 use super::super::record::Record;
 use super::super::{Api, Call};
+use super::path::{Node, find, is_manifest};
 use crate::body::Body;
-use crate::oci::{ErrorCode, Name, Tag};
+use crate::oci::{Algorithm, Digest, ErrorCode, Name, Tag};
 use crate::repository::{Error, Repository};
+use crate::store::index::items::BLOB_PREFIX;
 
 impl Api {
     /// Deletes what a path means: the image or folder of that name, and the tag that its last component is. 204, or 404 where it means nothing.
@@ -43,10 +45,23 @@ impl Api {
             Repository::Local(_) | Repository::Remote(_) => repository,
         };
         let mut found = false;
+        let (parent, file) = path.rsplit_once('/').unwrap_or_default();
+        if let Some((image, digest)) = layer(parent, file) {
+            // It is a file of Artifactory's; here it goes by itself when no manifest of the image needs it.
+            let index = self.config.store.index();
+            let linked = index.is_linked(repository.key(), &image, &digest).await;
+            found |= linked.map_err(|error| ApiError::failed(&error))?;
+        }
         for name in repository.names_below(path).await.map_err(failed)? {
             found |= repository.remove_image(&name).await.map_err(failed)?;
         }
-        if let Some((image, tag)) = path.rsplit_once('/')
+        let is_file = is_manifest(file)
+            && matches!(
+                find(&self.config.store, repository, path).await?,
+                Some(Node::Manifest(_))
+            );
+        let tag = if is_file { parent } else { path };
+        if let Some((image, tag)) = tag.rsplit_once('/')
             && let (Ok(image), Ok(tag)) = (Name::parse(image), Tag::parse(tag))
         {
             found |= repository.remove_tag(&image, &tag).await.map_err(failed)?;
@@ -59,6 +74,14 @@ impl Api {
         *response.status_mut() = StatusCode::NO_CONTENT;
         Ok(response)
     }
+}
+
+/// A layer or configuration as a file of a tag: its image and what it is.
+fn layer(tag: &str, file: &str) -> Option<(Name, Digest)> {
+    let hex = file.strip_prefix(BLOB_PREFIX)?;
+    let digest = Digest::parse(&format!("{}:{hex}", Algorithm::Sha256.as_str())).ok()?;
+    let (image, _) = tag.rsplit_once('/')?;
+    Some((Name::parse(image).ok()?, digest))
 }
 
 fn failed(error: Error) -> ApiError {

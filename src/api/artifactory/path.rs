@@ -29,6 +29,11 @@ pub(super) enum Node {
     Blob(Tagged, Digest, u64),
 }
 
+/// Whether a file is called as manifests are.
+pub(super) fn is_manifest(file: &str) -> bool {
+    matches!(file, "manifest.json" | "list.manifest.json")
+}
+
 /// Finds what `path` means in `repository`.
 pub(super) async fn find(
     store: &Store,
@@ -48,7 +53,7 @@ pub(super) async fn find(
             .find(|(blob, _)| Some(blob) == digest.as_ref());
         return Ok(found.map(|(digest, size)| Node::Blob(tagged, digest, size)));
     }
-    if matches!(last, "manifest.json" | "list.manifest.json") {
+    if is_manifest(last) {
         let found = tagged(store, repository, parent).await?;
         let found = found.filter(|tagged| manifest_file(&tagged.row.media_type) == last);
         return Ok(found.map(Node::Manifest));

@@ -1,6 +1,7 @@
 //! `POST /api/search/aql`: asks the index, and shows what it found.
 
 use http::{Method, Response};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::question::{self, Field, Question, Shown};
@@ -80,7 +81,14 @@ fn searched_repos(there: &Snapshot) -> Vec<SearchedRepo> {
     searched
 }
 
-fn show(question: &Question, repos: &[SearchedRepo], found: &FoundItems) -> Value {
+/// The answer. In this order, because clients read up to the results and give up at the end of any other object.
+#[derive(Debug, Serialize)]
+struct Answer {
+    results: Vec<Value>,
+    range: Value,
+}
+
+fn show(question: &Question, repos: &[SearchedRepo], found: &FoundItems) -> Answer {
     let results: Vec<Value> = found
         .rows
         .iter()
@@ -104,7 +112,7 @@ fn show(question: &Question, repos: &[SearchedRepo], found: &FoundItems) -> Valu
     {
         range.insert("notification".to_owned(), json!(TRIMMED));
     }
-    json!({ "results": results, "range": range })
+    Answer { results, range }
 }
 
 fn item(question: &Question, repo: &str, row: &ItemRow) -> Value {
