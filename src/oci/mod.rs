@@ -5,6 +5,7 @@
 //! Sources: OCI distribution-spec 1.1, OCI image-spec 1.1, Docker Registry HTTP API V2.
 
 pub mod accept;
+pub mod ant;
 pub mod descriptor;
 pub mod digest;
 pub mod error_code;

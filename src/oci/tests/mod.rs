@@ -1,6 +1,7 @@
 //! Tests of the vocabulary: tables of what the specifications and hostile peers send, and properties over arbitrary input.
 
 mod accept;
+mod ant;
 mod descriptor;
 mod digest;
 mod error_code;
