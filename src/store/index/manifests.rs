@@ -8,12 +8,15 @@ use rusqlite::{Connection, Row, params};
 use super::convert::{digest, json, lenient, number, optional_digest, readable, to_json, to_sql};
 use super::links::{self, put_link};
 use super::properties::put_labels;
-use super::{Index, ManifestRow, Result};
+use super::{ForeignLayerRow, Index, ManifestRow, Result};
 use crate::clock;
 use crate::oci::{Digest, Name};
 
 /// Referrers that one answer lists at most.
 const REFERRERS_MAX: i64 = 100_000;
+
+/// Manifests of an image whose word about one foreign layer is heard.
+const FOREIGN_MAX: i64 = 16;
 
 impl Index {
     /// Records a manifest that `name` in `repo` may read: link, row, edges, all or nothing.
@@ -93,6 +96,40 @@ impl Index {
             )
         })
         .await
+    }
+
+    /// What the manifests of this very image say of the foreign layer `digest`, if it is one. Those that give it another size than the
+    /// first of them are left out: one of the two is wrong.
+    pub async fn foreign_layer(
+        &self,
+        repo: &str,
+        name: &Name,
+        digest: &Digest,
+    ) -> Result<Option<ForeignLayerRow>> {
+        let (repo, name, digest) = (repo.to_owned(), name.clone(), digest.clone());
+        let rows: Vec<ForeignLayerRow> = self
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(
+                    "SELECT edge.size, edge.urls FROM edge JOIN link ON link.digest = edge.parent
+                     WHERE edge.digest = ?1 AND link.repo = ?2 AND link.name = ?3
+                     AND edge.kind = 'layer' AND edge.urls <> '[]' LIMIT ?4",
+                )?;
+                let key = params![digest.to_string(), repo, name.as_str(), FOREIGN_MAX];
+                let rows = statement.query_map(key, |row| {
+                    Ok(ForeignLayerRow {
+                        size: number(row, 0)?,
+                        urls: json(row, 1)?,
+                    })
+                })?;
+                readable(rows)
+            })
+            .await?;
+        Ok(rows.into_iter().reduce(|mut first, next| {
+            if next.size == first.size {
+                first.urls.extend(next.urls);
+            }
+            first
+        }))
     }
 
     /// The manifests of this image that are known to have `subject` as theirs, by digest; their edges are left out.

@@ -39,7 +39,7 @@ pub(super) use local::Work;
 pub use local::{Holdings, ImageState, LocalLink};
 pub use properties::{Criterion, FoundImage};
 pub use repositories::RepositoryRow;
-pub use rows::{EdgeRow, HistoryRow, ManifestRow, TagRow};
+pub use rows::{EdgeRow, ForeignLayerRow, HistoryRow, ManifestRow, TagRow};
 
 use crate::clock::Wall;
 use damage::Damage;

@@ -39,6 +39,15 @@ pub struct EdgeRow {
     pub urls: Vec<String>,
 }
 
+/// A layer that a manifest says is to be had elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignLayerRow {
+    /// The length that the descriptor claims.
+    pub size: u64,
+    /// Where it is to be had.
+    pub urls: Vec<String>,
+}
+
 /// A tag as it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagRow {

@@ -448,6 +448,44 @@ async fn garbled_rows_count_as_absent() {
 }
 
 #[tokio::test]
+async fn a_foreign_layer_is_what_the_images_own_manifests_call_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(dir.path());
+    let (image, other) = (name("a/b"), name("a/c"));
+    let put = async |content: &[u8], size, urls: &[&str]| {
+        let mut row = manifest(None);
+        row.edges[1].size = size;
+        row.edges[1].urls = urls.iter().map(|url| (*url).to_owned()).collect();
+        let digest = Digest::of(content);
+        let done = index.record_manifest("hub", &image, &digest, row);
+        done.await.unwrap();
+    };
+    let asked = async |image, content: &[u8]| {
+        let digest = Digest::of(content);
+        let row = index.foreign_layer("hub", image, &digest).await.unwrap();
+        row.map(|row| (row.size, row.urls))
+    };
+    put(b"plain", 77, &[]).await;
+    assert_eq!(asked(&image, b"layer").await, None);
+    put(b"one", 77, &["https://a.example/", "https://b.example/"]).await;
+    put(b"two", 77, &["https://c.example/"]).await;
+    let (size, mut urls) = asked(&image, b"layer").await.unwrap();
+    urls.sort();
+    let known = [
+        "https://a.example/",
+        "https://b.example/",
+        "https://c.example/",
+    ];
+    assert_eq!((size, urls), (77, known.map(str::to_owned).into()));
+    assert_eq!(asked(&other, b"layer").await, None, "another image");
+    assert_eq!(asked(&image, b"config").await, None, "not a layer");
+    // Of two sizes one is wrong; the addresses of both are never mixed.
+    put(b"three", 78, &["https://d.example/"]).await;
+    let (size, urls) = asked(&image, b"layer").await.unwrap();
+    assert_eq!(urls.len(), if size == 77 { 3 } else { 1 });
+}
+
+#[tokio::test]
 async fn a_closed_index_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let index = open(dir.path());
