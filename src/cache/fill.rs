@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use super::error::Error;
+use super::foreign::{self, Known};
 use super::learn::learn;
 use super::source::{Origin, Source, SourceError};
 use crate::oci::labels;
@@ -57,13 +58,6 @@ pub(super) struct Fill {
     left: Notify,
 }
 
-impl Fill {
-    /// Whether it was started for this very image, so that its upstream answer speaks for the asker's right to read too.
-    pub(super) fn is_for(&self, key: &str, name: &Name) -> bool {
-        self.key == key && self.name == *name
-    }
-}
-
 /// A place among those who wait for a fill. Dropping it gives the place up.
 #[derive(Debug)]
 pub(super) struct Seat {
@@ -83,9 +77,9 @@ impl Seat {
         Self::take(&self.fill)
     }
 
-    /// Whether the fill was started for the very image of `order`.
+    /// Whether the fill was started for the very image of `order`, so that its upstream answer speaks for that one's right to read too.
     pub(super) fn is_for(&self, order: &Order) -> bool {
-        self.fill.is_for(&order.key, &order.origin.name)
+        self.fill.key == order.key && self.fill.name == order.origin.name
     }
 
     /// A receiver of the fill's phases.
@@ -122,6 +116,13 @@ pub(super) struct Order {
     pub(super) expected: Option<u64>,
 }
 
+impl Order {
+    /// Whether it is a foreign layer that is fetched from its URLs.
+    pub(super) fn is_foreign(&self) -> bool {
+        !self.origin.urls.is_empty()
+    }
+}
+
 impl Fills {
     /// No fills yet.
     pub fn new(store: Store, tasks: Tasks, metrics: Arc<Metrics>) -> Self {
@@ -133,9 +134,9 @@ impl Fills {
         }
     }
 
-    /// The fill of `digest`, if one is under way.
-    pub(super) fn under_way(&self, digest: &Digest) -> Option<Arc<Fill>> {
-        lock(&self.table).get(digest).cloned()
+    /// A seat at the fill of `digest`, if one is under way.
+    pub(super) fn under_way(&self, digest: &Digest) -> Option<Seat> {
+        lock(&self.table).get(digest).map(Seat::take)
     }
 
     /// A seat at the fill that `order` names: one that is under way, or a new one. The flag says whether it was joined.
@@ -269,7 +270,7 @@ impl Leader {
                 warn!(%error, %digest, "the store could not be read; upstream is asked instead");
             }
         }
-        let mut staged = match self.store.stage(&digest, self.order.expected).await {
+        let mut staged = match self.stage().await {
             Ok(staged) => staged,
             // Upstream is asked all the same, so that what it does not have is not promised.
             Err(error) => {
@@ -318,6 +319,28 @@ impl Leader {
             .get_or_create(&labels(&self.order.key))
             .inc_by(source.resumed());
         self.conclude(stop, staged, source).await
+    }
+
+    /// A place in the store. What an interrupted fill left of a foreign layer may be of another image, so it is gone on with only where a URL
+    /// shows a piece of it.
+    async fn stage(&self) -> Result<Staged, StageError> {
+        let Order {
+            origin, expected, ..
+        } = &self.order;
+        let staged = self.store.stage(&origin.digest, *expected).await?;
+        let held = staged.held();
+        if held == 0 || !self.order.is_foreign() {
+            return Ok(staged);
+        }
+        let part = staged.part();
+        if foreign::show_piece(origin, Known::Part(&part, held))
+            .await
+            .is_ok()
+        {
+            return Ok(staged);
+        }
+        staged.discard().await;
+        self.store.stage(&origin.digest, *expected).await
     }
 
     /// Moves bytes until something stops it.

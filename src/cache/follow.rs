@@ -332,21 +332,8 @@ impl Follower {
     }
 
     async fn open_ahead(&self, stop: u64) -> Option<BlobStream> {
-        let Origin {
-            upstream,
-            hops,
-            name,
-            digest,
-        } = &self.origin;
-        let stream = upstream
-            .get_blob_ahead(
-                hops,
-                name,
-                digest,
-                Span::FromTo(self.at, stop.checked_sub(1)?),
-            )
-            .await
-            .ok()?;
+        let span = Span::FromTo(self.at, stop.checked_sub(1)?);
+        let stream = self.origin.ask_ahead(span).await.ok()?;
         (stream.offset() == self.at).then_some(stream)
     }
 

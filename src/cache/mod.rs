@@ -10,6 +10,7 @@ mod error;
 mod fill;
 mod flight;
 mod follow;
+mod foreign;
 mod freshness;
 mod known;
 mod learn;

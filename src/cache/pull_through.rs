@@ -11,13 +11,14 @@ use super::error::Error;
 use super::fill::{Fills, HOLD_BACK, Opened, Order, Phase, Seat};
 use super::flight::Flights;
 use super::follow::{self, Bytesource, Promise};
+use super::foreign::{self, ForeignLayer};
 use super::learn::{learn, recall};
 use super::manifests::Manifests;
 use super::source::Origin;
 use super::status::{CacheStatus, Outcome, Reason};
 use crate::body::BodyError;
 use crate::oci::{Digest, Name, Tag};
-use crate::store::Store;
+use crate::store::{Blob, Store};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::upstream::{BlobHead, Hops, Upstream};
@@ -84,7 +85,7 @@ pub struct OpenBlob {
 
 impl OpenBlob {
     /// A blob of the store.
-    pub fn stored(blob: crate::store::Blob, status: CacheStatus) -> Self {
+    pub fn stored(blob: Blob, status: CacheStatus) -> Self {
         stored(blob, status)
     }
 
@@ -190,51 +191,85 @@ impl PullThrough {
             return Err(Error::Offline);
         }
         let memory = absent_blob(name, digest);
+        if !linked && absences.holds(&memory) {
+            return Err(Error::StillAbsent);
+        }
+        let order = self.order(hops, name, digest).await?;
         if !linked {
-            if absences.holds(&memory) {
-                return Err(Error::StillAbsent);
-            }
-            let foreign = shared
+            let others = shared
                 .fills
                 .under_way(digest)
-                .is_some_and(|fill| !fill.is_for(key, name));
-            let here = if foreign {
-                None
-            } else {
-                recall("blob", config.offline, shared.store.open_blob(digest)).await?
+                .filter(|seat| !seat.is_for(&order));
+            let here = match &others {
+                None => recall("blob", config.offline, shared.store.open_blob(digest)).await?,
+                Some(seat) if order.is_foreign() => foreign::brought(seat).await,
+                Some(_) => None,
             };
-            if foreign || here.is_some() {
-                // Another image brought these bytes. Whether this one may read them is for upstream to say (DECISIONS 7).
-                self.head_upstream(hops, name, digest).await?;
-                learn("link", index.link(key, name, digest)).await;
+            if here.is_some() || (others.is_some() && !order.is_foreign()) {
+                self.ask_whether_it_may_read(&order, here.as_ref()).await?;
                 reason = Reason::Linked;
             }
             if let Some(blob) = here {
                 return Ok(stored(blob, CacheStatus::new(Outcome::Hit, Reason::Linked)));
             }
         }
-        let origin = Origin {
-            upstream: self.inner.upstream.clone(),
-            hops: hops.clone(),
-            name: name.clone(),
-            digest: digest.clone(),
-        };
-        let expected = recall(
-            "size",
-            config.offline,
-            index.descriptor_size(key, name, digest),
-        )
-        .await?;
-        let order = Order {
-            key: key.clone(),
-            origin: origin.clone(),
-            expected,
-        };
-        let opened = self.follow(&order, reason).await;
+        let opened = Box::pin(self.follow(&order, reason)).await;
         if let Err(Error::NotFound) = &opened {
             absences.note(&memory);
         }
         opened
+    }
+
+    /// What is asked for when the blob is not here.
+    async fn order(&self, hops: &Hops, name: &Name, digest: &Digest) -> Result<Order, Error> {
+        let Inner {
+            key,
+            config,
+            shared,
+            upstream,
+            ..
+        } = &*self.inner;
+        let layer = self.foreign_layer(name, digest).await?;
+        let (urls, expected) = if let Some(ForeignLayer { urls, size }) = layer {
+            (urls, Some(size))
+        } else {
+            let size = shared.store.index().descriptor_size(key, name, digest);
+            let size = recall("size", config.offline, size).await?;
+            (Arc::default(), size)
+        };
+        let origin = Origin {
+            upstream: upstream.clone(),
+            hops: hops.clone(),
+            name: name.clone(),
+            digest: digest.clone(),
+            urls,
+        };
+        Ok(Order {
+            key: key.clone(),
+            origin,
+            expected,
+        })
+    }
+
+    /// Another image brought these bytes, or is about to. Whether this one may read them is for upstream to say (DECISIONS 7), or for the
+    /// URLs of a foreign layer to show.
+    async fn ask_whether_it_may_read(
+        &self,
+        order: &Order,
+        here: Option<&Blob>,
+    ) -> Result<(), Error> {
+        let Origin {
+            hops, name, digest, ..
+        } = &order.origin;
+        match here {
+            Some(blob) if order.is_foreign() => {
+                Box::pin(self.prove(&order.origin, blob)).await?;
+            }
+            _ => drop(self.head_upstream(hops, name, digest).await?),
+        }
+        let index = self.inner.shared.store.index();
+        learn("link", index.link(&order.key, name, digest)).await;
+        Ok(())
     }
 
     /// Forgets an image, and lets go of what no other image has. False where nothing of it was known.
@@ -288,6 +323,11 @@ impl PullThrough {
         if !linked && absences.holds(&absent_blob(name, digest)) {
             return Err(Error::StillAbsent);
         }
+        // docker asks so before it fetches; nobody has to be asked for what the manifest says.
+        if let Some(ForeignLayer { size, .. }) = self.foreign_layer(name, digest).await? {
+            let status = CacheStatus::new(Outcome::Hit, Reason::Foreign);
+            return Ok((Some(size), status));
+        }
         let (head, joined) = self.head_upstream(hops, name, digest).await?;
         if !linked
             && recall("blob", config.offline, shared.store.open_blob(digest))
@@ -305,7 +345,7 @@ impl PullThrough {
     }
 
     /// Asks upstream whether the image has the blob, once for all who ask.
-    async fn head_upstream(
+    pub(super) async fn head_upstream(
         &self,
         hops: &Hops,
         name: &Name,
@@ -337,28 +377,23 @@ impl PullThrough {
 
     /// Takes a seat at the fill and waits until the answer's head can be given.
     async fn follow(&self, order: &Order, reason: Reason) -> Result<OpenBlob, Error> {
-        let fills = &self.inner.shared.fills;
-        let (mut seat, mut joined) = fills.seat(order);
-        let mut again = joined;
-        if joined && !seat.is_for(order) {
-            // Another image's fill has begun since the look: whether this one may read the bytes is for upstream to say.
-            let Origin {
-                hops, name, digest, ..
-            } = &order.origin;
-            self.head_upstream(hops, name, digest).await?;
-            let index = self.inner.shared.store.index();
-            learn("link", index.link(&order.key, name, digest)).await;
-        }
+        let mut again = true;
         loop {
-            match head(&seat).await {
-                Ok(Head::Done(blob)) => {
-                    let status = if joined {
-                        CacheStatus::new(Outcome::Joined, Reason::InFlight)
-                    } else {
-                        CacheStatus::new(Outcome::Miss, reason)
-                    };
+            let seated = self.seat(order).await?;
+            let (seat, joined) = match seated {
+                Seated::At { seat, joined } => (seat, joined),
+                Seated::Brought(blob) => {
+                    let status = CacheStatus::new(Outcome::Joined, Reason::Linked);
                     return Ok(stored(blob, status));
                 }
+            };
+            let status = if joined {
+                CacheStatus::new(Outcome::Joined, Reason::InFlight)
+            } else {
+                CacheStatus::new(Outcome::Miss, reason)
+            };
+            match head(&seat).await {
+                Ok(Head::Done(blob)) => return Ok(stored(blob, status)),
                 Ok(Head::NoRoom { total, opened }) => {
                     let small = follow::whole_if_small(&order.origin, total, &opened).await;
                     if matches!(small, Err(Error::Mismatch)) {
@@ -382,11 +417,6 @@ impl PullThrough {
                     });
                 }
                 Ok(Head::Coming { size }) => {
-                    let status = if joined {
-                        CacheStatus::new(Outcome::Joined, Reason::InFlight)
-                    } else {
-                        CacheStatus::new(Outcome::Miss, reason)
-                    };
                     return Ok(OpenBlob {
                         size,
                         status,
@@ -397,18 +427,39 @@ impl PullThrough {
                     });
                 }
                 // A fill that was joined may fail for its own image's reasons, or because all who came before have left.
-                Err(_) if again => {
-                    again = false;
-                    (seat, joined) = fills.seat(order);
-                }
+                Err(_) if again && joined => again = false,
                 Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// A seat at a fill that the image may read: its own, or another image's that has begun since the look, once it is said that it may.
+    async fn seat(&self, order: &Order) -> Result<Seated, Error> {
+        loop {
+            let (seat, joined) = self.inner.shared.fills.seat(order);
+            if !joined || seat.is_for(order) {
+                return Ok(Seated::At { seat, joined });
+            }
+            if !order.is_foreign() {
+                self.ask_whether_it_may_read(order, None).await?;
+                return Ok(Seated::At { seat, joined });
+            }
+            // There is nothing to compare a piece with before its end.
+            if let Some(blob) = foreign::brought(&seat).await {
+                self.ask_whether_it_may_read(order, Some(&blob)).await?;
+                return Ok(Seated::Brought(blob));
             }
         }
     }
 }
 
+enum Seated {
+    At { seat: Seat, joined: bool },
+    Brought(Blob),
+}
+
 enum Head {
-    Done(crate::store::Blob),
+    Done(Blob),
     Coming { size: Option<u64> },
     NoRoom { total: Option<u64>, opened: Opened },
 }
@@ -443,7 +494,7 @@ async fn head(seat: &Seat) -> Result<Head, Error> {
     }
 }
 
-fn stored(blob: crate::store::Blob, status: CacheStatus) -> OpenBlob {
+fn stored(blob: Blob, status: CacheStatus) -> OpenBlob {
     OpenBlob {
         size: Some(blob.size()),
         status,
@@ -451,7 +502,7 @@ fn stored(blob: crate::store::Blob, status: CacheStatus) -> OpenBlob {
     }
 }
 
-fn absent_blob(name: &Name, digest: &Digest) -> String {
+pub(super) fn absent_blob(name: &Name, digest: &Digest) -> String {
     // Manifests are remembered beside these, by name and digest.
     format!("blob {name}@{digest}")
 }

@@ -2,15 +2,17 @@
 //!
 //! A [`Source`] asks for the blob from its position on and asks again by `Range` after a cut, a stall or a reset. It knows nothing of
 //! digests: whoever consumes it verifies. Answers that do not fit (another total, another offset) are never appended; a 200 to a `Range`
-//! is read up to the position and continued from there, which is safe because the whole is verified at its end.
+//! is read up to the position and continued from there, which is safe because the whole is verified at its end. A foreign layer is asked of
+//! its URLs in turn, then of the registry; for the same reason the next one may continue what another began.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::oci::{Digest, Name};
-use crate::upstream::{self, BlobStream, Hops, Kind, Span, Upstream};
+use crate::upstream::{self, BlobStream, ForeignUrl, Hops, Kind, Span, Upstream};
 
 /// How often a transfer is resumed without progress before it fails (RELIABILITY P23).
 pub(super) const RESUME_TRIES: u32 = 3;
@@ -26,12 +28,61 @@ pub(super) struct Origin {
     pub(super) hops: Hops,
     pub(super) name: Name,
     pub(super) digest: Digest,
+    /// Where else, and first: the URLs that a manifest of the image names for this foreign layer, as far as they may be asked.
+    pub(super) urls: Arc<[ForeignUrl]>,
+}
+
+/// Who is asked. A URL is asked without credentials, which its type sees to.
+#[derive(Debug, Clone, Copy)]
+enum Place<'a> {
+    Registry,
+    Url(&'a ForeignUrl),
+}
+
+impl Origin {
+    /// The URLs in their order, then the registry.
+    fn place(&self, turn: usize) -> Place<'_> {
+        self.urls.get(turn).map_or(Place::Registry, Place::Url)
+    }
+
+    async fn ask(&self, turn: usize, span: Span) -> Result<BlobStream, upstream::Error> {
+        let Self {
+            upstream,
+            hops,
+            name,
+            digest,
+            ..
+        } = self;
+        match self.place(turn) {
+            Place::Registry => upstream.get_blob(hops, name, digest, span).await,
+            Place::Url(url) => upstream.get_foreign(hops, url, span).await,
+        }
+    }
+
+    /// Asks for what can be done without: refused where there is no place for it at once.
+    pub(super) async fn ask_ahead(&self, span: Span) -> Result<BlobStream, upstream::Error> {
+        let Self {
+            upstream,
+            hops,
+            name,
+            digest,
+            ..
+        } = self;
+        match self.place(0) {
+            Place::Registry => upstream.get_blob_ahead(hops, name, digest, span).await,
+            Place::Url(url) => upstream.get_foreign_ahead(hops, url, span).await,
+        }
+    }
 }
 
 /// The bytes of one blob from a position on.
 #[derive(Debug)]
 pub(super) struct Source {
     origin: Origin,
+    /// Whose turn it is to be asked.
+    turn: usize,
+    /// What was first wrong with a URL, other than that it does not have it.
+    trouble: Option<SourceError>,
     position: u64,
     total: Option<u64>,
     stream: Option<BlobStream>,
@@ -52,6 +103,11 @@ pub(super) enum SourceError {
     Length,
 }
 
+/// Whether an error says that the thing does not exist.
+pub(super) const fn is_absence(error: &upstream::Error) -> bool {
+    matches!(error.kind(), Kind::NotFound)
+}
+
 impl Source {
     /// Asks upstream for everything from `position` on. `total` is the length where it is known already.
     pub(super) async fn open(
@@ -61,6 +117,8 @@ impl Source {
     ) -> Result<Self, SourceError> {
         let mut source = Self {
             origin,
+            turn: 0,
+            trouble: None,
             position,
             total,
             stream: None,
@@ -69,7 +127,9 @@ impl Source {
             progress: position,
             resumed: 0,
         };
-        source.connect().await?;
+        while let Err(error) = source.connect().await {
+            source.go_on(error)?;
+        }
         Ok(source)
     }
 
@@ -120,8 +180,25 @@ impl Source {
                 Err(error) => Some(error),
             };
             self.stream = None;
-            self.note_cut(error)?;
+            if let Err(error) = self.note_cut(error) {
+                self.go_on(error)?;
+            }
         }
+    }
+
+    /// Lets the next place have its turn; after the last one it says why there is nothing. What is wrong with a URL counts for more than
+    /// that the registry does not have it, which is what registries say of foreign layers.
+    fn go_on(&mut self, error: SourceError) -> Result<(), SourceError> {
+        let Place::Url(url) = self.origin.place(self.turn) else {
+            return Err(self.trouble.take().unwrap_or(error));
+        };
+        warn!(digest = %self.origin.digest, host = %url, at = self.position, %error, "the URL of a foreign layer does not give it");
+        if !matches!(&error, SourceError::Upstream(error) if is_absence(error)) {
+            self.trouble.get_or_insert(error);
+        }
+        self.turn += 1;
+        self.tries = 0;
+        Ok(())
     }
 
     /// At the announced length: one more byte would be one too many.
@@ -162,29 +239,24 @@ impl Source {
     async fn reconnect(&mut self) -> Result<(), SourceError> {
         tokio::time::sleep(RESUME_PAUSE * 2u32.pow(self.tries.saturating_sub(1).min(5))).await;
         self.resumed += 1;
-        match self.connect().await {
+        let failed = match self.connect().await {
             Err(SourceError::Upstream(error)) if error.is_transient() => self.note_cut(Some(error)),
             done => done,
-        }
+        };
+        failed.or_else(|error| self.go_on(error))
     }
 
     async fn connect(&mut self) -> Result<(), SourceError> {
-        let Origin {
-            upstream,
-            hops,
-            name,
-            digest,
-        } = &self.origin;
         let whole = self.position == 0;
         let span = if whole {
             Span::Whole
         } else {
             Span::From(self.position)
         };
-        let stream = match upstream.get_blob(hops, name, digest, span).await {
+        let stream = match self.origin.ask(self.turn, span).await {
             // A Range that upstream cannot answer rightly is asked once more without one.
             Err(error) if !whole && error.kind() == Kind::BadAnswer => {
-                upstream.get_blob(hops, name, digest, Span::Whole).await?
+                self.origin.ask(self.turn, Span::Whole).await?
             }
             other => other?,
         };

@@ -73,6 +73,8 @@ pub enum Reason {
     Pushed,
     /// The tag was told what to mean.
     Pinned,
+    /// A foreign layer that would be fetched: its manifest says how long it is.
+    Foreign,
 }
 
 impl Reason {
@@ -94,6 +96,7 @@ impl Reason {
             Self::Offline => "offline",
             Self::Pushed => "pushed",
             Self::Pinned => "pinned",
+            Self::Foreign => "foreign",
         }
     }
 }

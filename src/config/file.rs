@@ -217,7 +217,8 @@ pub(super) struct Remote {
     pub(super) token_hosts: Vec<String>,
     #[serde(default)]
     pub(super) allow_addresses: Vec<Spanned<String>>,
-    pub(super) foreign_layers: Option<Spanned<toml::Value>>,
+    #[serde(default)]
+    pub(super) foreign_layers: Vec<Spanned<String>>,
     pub(super) admit: Option<Spanned<toml::Value>>,
 }
 

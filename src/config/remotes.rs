@@ -11,7 +11,7 @@ use super::resolve::{Reader, span, within};
 use crate::cache;
 use crate::repository::{Key, RemoteSettings};
 use crate::secret::Secret;
-use crate::upstream::{CredentialConfig, SecretSource, Timeouts};
+use crate::upstream::{CredentialConfig, ForeignLayers, SecretSource, Timeouts, UrlPattern};
 
 /// The most requests under way at a time that may be configured for one upstream.
 pub(super) const CONCURRENT_MAX: usize = 1024;
@@ -19,7 +19,6 @@ pub(super) const CONCURRENT_MAX: usize = 1024;
 impl Reader<'_> {
     pub(super) fn remote(&mut self, key: Key, remote: file::Remote) -> Option<RemoteSettings> {
         let later = [
-            ("foreign_layers", &remote.foreign_layers),
             ("admit", &remote.admit),
             (
                 "limits.requests_per_second",
@@ -99,6 +98,7 @@ impl Reader<'_> {
             &remote.allow_addresses,
             &format!("remote.{key}.allow_addresses"),
         );
+        let foreign_layers = self.foreign_layers(&key, &remote.foreign_layers);
         Some(RemoteSettings {
             url: url?,
             serves: remote.serves.into_iter().map(Spanned::into_inner).collect(),
@@ -107,11 +107,27 @@ impl Reader<'_> {
             credentials,
             token_hosts: remote.token_hosts,
             allow_addresses,
+            foreign_layers,
             ca: remote.ca.map(|path| self.path(&path)),
             concurrent: concurrent.into_inner(),
             timeouts,
             key,
         })
+    }
+
+    fn foreign_layers(&mut self, key: &Key, written: &[Spanned<String>]) -> ForeignLayers {
+        let mut patterns = Vec::new();
+        for text in written {
+            match UrlPattern::parse(text.get_ref()) {
+                Ok(pattern) => patterns.push(pattern),
+                Err(error) => self.problem(
+                    text.span(),
+                    format!("remote.{key}.foreign_layers: `{}` {error}", text.get_ref()),
+                    "write it like \"**/mcr.microsoft.com/**\"",
+                ),
+            }
+        }
+        ForeignLayers::new(patterns)
     }
 
     fn credential(

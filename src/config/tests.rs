@@ -247,6 +247,11 @@ fn errors_point_at_file_line_key_and_remedy() {
             "mirror.toml:3",
             "password_file",
         ),
+        (
+            "[remote.a-b]\nurl = \"https://x\"\nforeign_layers = [\n\"**/a.example/**\",\n\"b.example/**\"]\n",
+            "mirror.toml:5",
+            "**/mcr.microsoft.com/**",
+        ),
         ("not toml at all", "mirror.toml:1", ""),
     ];
     for (text, place, remedy) in table {

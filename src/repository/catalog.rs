@@ -514,6 +514,7 @@ impl RemoteSettings {
             credentials: self.credentials.clone(),
             token_hosts: self.token_hosts.clone(),
             allow_addresses: self.allow_addresses.clone(),
+            foreign_layers: self.foreign_layers.clone(),
             ca: self.ca.clone(),
             proxy: proxy.clone(),
             concurrent: self.concurrent,

@@ -15,7 +15,7 @@ use super::settings::{AllSettings, LocalSettings, RemoteSettings, Settings, Virt
 use crate::globs::Globs;
 use crate::overlay;
 use crate::secret::Secret;
-use crate::upstream::{CredentialConfig, SecretSource};
+use crate::upstream::{CredentialConfig, ForeignLayers, SecretSource, UrlPattern};
 
 /// The longest time that a field can say.
 const TIME_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -83,6 +83,8 @@ impl Class {
                 "retrievalCachePeriodSecs",
                 "missedRetrievalCachePeriodSecs",
                 "socketTimeoutMillis",
+                "externalDependenciesEnabled",
+                "externalDependenciesPatterns",
             ],
             Self::Virtual => &[
                 "repositories",
@@ -305,6 +307,7 @@ impl Declared {
             remote.timeouts.idle = timeout;
         }
         remote.cache.offline = fields.flag("offline")?;
+        remote.foreign_layers = foreign_layers(fields)?;
         match (fields.text("username")?, &self.password) {
             (Some(username), Some(password)) => remote.credentials.push(CredentialConfig::Static {
                 username: username.to_owned(),
@@ -491,6 +494,26 @@ fn several(
     })
 }
 
+/// The URLs of manifests that layers are fetched from; all of them where nobody says which.
+fn foreign_layers(fields: &Fields<'_>) -> Result<ForeignLayers, FieldError> {
+    let field = "externalDependenciesPatterns";
+    let written = fields.list(field)?;
+    let written = if written.is_empty() {
+        vec!["**"]
+    } else {
+        written
+    };
+    let parsed = written.into_iter().map(|pattern| {
+        let parsed = UrlPattern::parse(pattern);
+        parsed.map_err(|error| wrong(field, format!("`{pattern}` {error}")))
+    });
+    let patterns = parsed.collect::<Result<Vec<_>, _>>()?;
+    if !fields.flag("externalDependenciesEnabled")? {
+        return Ok(ForeignLayers::default());
+    }
+    Ok(ForeignLayers::new(patterns))
+}
+
 /// Patterns of paths, as far as they are about images: `team/**`.
 fn patterns(fields: &Fields<'_>, field: &str) -> Result<Globs, FieldError> {
     let text = fields.text(field)?.unwrap_or_default();
@@ -594,7 +617,7 @@ mod tests {
         );
         let remote = settings(&json!({
             "key": "a-repo", "rclass": "remote", "url": "https://quay.io", "username": "me", "password": "p",
-            "retrievalCachePeriodSecs": 60, "missedRetrievalCachePeriodSecs": 7, "socketTimeoutMillis": 2500, "offline": true,
+            "externalDependenciesEnabled": true, "retrievalCachePeriodSecs": 60, "missedRetrievalCachePeriodSecs": 7, "socketTimeoutMillis": 2500, "offline": true,
         }));
         let Settings::Remote(remote) = remote.unwrap() else {
             panic!("a remote");
@@ -604,6 +627,7 @@ mod tests {
         assert_eq!(remote.cache.negative_ttl, Duration::from_secs(7));
         assert_eq!(remote.timeouts.idle, Duration::from_millis(2500));
         assert!(remote.cache.offline && remote.credentials.len() == 1);
+        assert!(!remote.foreign_layers.is_empty());
         let several = settings(&json!({
             "rclass": "virtual", "repositories": ["b-local", "c-remote", "b-local"], "defaultDeploymentRepo": "b-local",
             "resolveDockerTagsByTimestamp": true, "includesPattern": "team/**, library/**", "excludesPattern": "team/secret/**",
@@ -676,6 +700,10 @@ mod tests {
             (
                 json!({"rclass": "remote", "url": "https://x", "socketTimeoutMillis": 0}),
                 "socketTimeoutMillis",
+            ),
+            (
+                json!({"rclass": "remote", "url": "https://x", "externalDependenciesPatterns": ["a b"]}),
+                "externalDependenciesPatterns",
             ),
             (
                 json!({"rclass": "virtual", "repositories": "a"}),

@@ -9,7 +9,7 @@ use url::Url;
 use super::definitions::{Definition, canonical_host};
 use super::key::Key;
 use super::member::Filter;
-use crate::upstream::{CONCURRENT_DEFAULT, CredentialConfig, Timeouts};
+use crate::upstream::{CONCURRENT_DEFAULT, CredentialConfig, ForeignLayers, Timeouts};
 use crate::{cache, overlay};
 
 /// One repository.
@@ -40,8 +40,10 @@ pub struct RemoteSettings {
     pub credentials: Vec<CredentialConfig>,
     /// Other hosts whose token service may see the credentials.
     pub token_hosts: Vec<String>,
-    /// Inside addresses that redirects and token services may use.
+    /// Inside addresses that redirects, token services and foreign layers may use.
     pub allow_addresses: Vec<IpNet>,
+    /// The URLs in manifests that layers are fetched from.
+    pub foreign_layers: ForeignLayers,
     /// Further certificate authorities.
     pub ca: Option<PathBuf>,
     /// Requests under way at a time.
@@ -166,6 +168,7 @@ impl RemoteSettings {
             credentials: Vec::new(),
             token_hosts: Vec::new(),
             allow_addresses: Vec::new(),
+            foreign_layers: ForeignLayers::default(),
             ca: None,
             concurrent: CONCURRENT_DEFAULT,
             timeouts: Timeouts::default(),

@@ -1,6 +1,6 @@
 //! One HTTP exchange: a request goes out, a response's head comes back, in time and within bounds.
 //!
-//! Three clients, one for each purpose of the address guard, so that no pooled connection serves a purpose it was not checked for. No
+//! Four clients, one for each purpose of the address guard, so that no pooled connection serves a purpose it was not checked for. No
 //! redirects, no authentication, no meaning of statuses here.
 
 use std::error::Error as StdError;
@@ -49,6 +49,7 @@ pub(super) struct Clients {
     own: Pool,
     token: Pool,
     redirect: Pool,
+    foreign: Pool,
 }
 
 impl fmt::Debug for Clients {
@@ -86,6 +87,7 @@ impl Clients {
             own: pool(Purpose::Own),
             token: pool(Purpose::Token),
             redirect: pool(Purpose::Redirect),
+            foreign: pool(Purpose::Foreign),
             network,
         }
     }
@@ -136,6 +138,7 @@ impl Clients {
             Purpose::Own => &self.own,
             Purpose::Token => &self.token,
             Purpose::Redirect => &self.redirect,
+            Purpose::Foreign => &self.foreign,
         };
         let storm = Arc::new(Notify::new());
         let (interim, alarm) = (AtomicU32::new(0), Arc::clone(&storm));
@@ -244,7 +247,7 @@ fn explain(purpose: Purpose, origin: &Origin, error: &legacy::Error) -> Error {
     if let Some(error) = causes(error).find_map(|cause| cause.downcast_ref::<ConnectError>()) {
         let key = match purpose {
             Purpose::Own => "",
-            Purpose::Token | Purpose::Redirect => "; allow_addresses lifts this",
+            Purpose::Token | Purpose::Redirect | Purpose::Foreign => "; allow_addresses lifts this",
         };
         return match error {
             ConnectError::Guarded { .. } => Error::new(

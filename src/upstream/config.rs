@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use url::Url;
 
+use super::foreign::ForeignLayers;
 use crate::secret::Secret;
 
 /// How many requests may be under way at one upstream unless the configuration says otherwise (RELIABILITY P25).
@@ -25,8 +26,10 @@ pub struct Config {
     pub credentials: Vec<CredentialConfig>,
     /// Other hosts (`host`, any port, or `host:port`) whose token service may see the credentials.
     pub token_hosts: Vec<String>,
-    /// Inside addresses that redirects and token services of this upstream may use.
+    /// Inside addresses that redirects, token services and foreign layers of this upstream may use.
     pub allow_addresses: Vec<IpNet>,
+    /// The URLs in manifests that layers are fetched from.
+    pub foreign_layers: ForeignLayers,
     /// PEM file with more certificate authorities to trust.
     pub ca: Option<PathBuf>,
     /// Proxies, as the environment gives them.
@@ -49,6 +52,7 @@ impl Config {
             credentials: Vec::new(),
             token_hosts: Vec::new(),
             allow_addresses: Vec::new(),
+            foreign_layers: ForeignLayers::default(),
             ca: None,
             proxy: ProxyConfig::default(),
             concurrent: CONCURRENT_DEFAULT,

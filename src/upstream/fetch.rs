@@ -16,6 +16,7 @@ use super::credentials::Pool;
 use super::endpoint::Endpoint;
 use super::error::{Error, Kind};
 use super::exchange::{Answer, Exchange, Question};
+use super::foreign::{Fetcher, ForeignLayers, ForeignUrl};
 use super::health::{Breaker, BreakerState};
 use super::hops::{Hops, is_token};
 use super::limits::Limits;
@@ -36,6 +37,8 @@ const ETAG_MAX: usize = 256;
 #[derive(Debug, Clone)]
 pub struct Upstream {
     exchange: Arc<Exchange>,
+    foreign: Arc<Fetcher>,
+    foreign_layers: Arc<ForeignLayers>,
     host: Arc<str>,
     manifest_accept: HeaderValue,
 }
@@ -66,6 +69,14 @@ impl Upstream {
             meter.clone(),
         );
         let host: Arc<str> = own.to_string().into();
+        let foreign = Fetcher::new(
+            own.clone(),
+            config.instance.clone(),
+            Arc::clone(&clients),
+            Limits::new(concurrent),
+            meter.clone(),
+            config.timeouts,
+        );
         let exchange = Exchange {
             endpoint,
             instance: config.instance,
@@ -81,6 +92,8 @@ impl Upstream {
         };
         Ok(Self {
             exchange: Arc::new(exchange),
+            foreign: Arc::new(foreign),
+            foreign_layers: Arc::new(config.foreign_layers),
             host,
             manifest_accept,
         })
@@ -174,6 +187,33 @@ impl Upstream {
         let answer = self
             .ask_blob(hops, name, digest, span, (false, true))
             .await?;
+        BlobStream::new(answer, span, self.exchange.meter.clone())
+    }
+
+    /// Which URLs of manifests it fetches layers from.
+    pub fn foreign_layers(&self) -> &ForeignLayers {
+        &self.foreign_layers
+    }
+
+    /// Fetches a foreign layer or a part of it from where a manifest says that it is, without credentials. [`Kind::NotFound`]: it is not there.
+    pub async fn get_foreign(
+        &self,
+        hops: &Hops,
+        url: &ForeignUrl,
+        span: Span,
+    ) -> Result<BlobStream, Error> {
+        let answer = self.foreign.get(hops, url, span, false).await?;
+        BlobStream::new(answer, span, self.exchange.meter.clone())
+    }
+
+    /// The same where it is not needed, as [`Upstream::get_blob_ahead`].
+    pub async fn get_foreign_ahead(
+        &self,
+        hops: &Hops,
+        url: &ForeignUrl,
+        span: Span,
+    ) -> Result<BlobStream, Error> {
+        let answer = self.foreign.get(hops, url, span, true).await?;
         BlobStream::new(answer, span, self.exchange.meter.clone())
     }
 

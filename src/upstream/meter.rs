@@ -18,6 +18,7 @@ pub(super) enum What {
     Tags,
     Referrers,
     Token,
+    Foreign,
 }
 
 impl What {
@@ -28,6 +29,7 @@ impl What {
             Self::Tags => "tags",
             Self::Referrers => "referrers",
             Self::Token => "token",
+            Self::Foreign => "foreign",
         }
     }
 
@@ -36,7 +38,7 @@ impl What {
         match self {
             Self::Manifest if is_head => Class::ManifestHead,
             Self::Manifest => Class::ManifestGet,
-            Self::Blob => Class::Blob,
+            Self::Blob | Self::Foreign => Class::Blob,
             Self::Tags | Self::Referrers | Self::Token => Class::List,
         }
     }

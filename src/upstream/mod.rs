@@ -4,7 +4,8 @@
 //! came through ([`Hops`]). It compares nothing with a digest; what it hands out is what upstream sent, and may be wrong.
 //!
 //! Invariants:
-//! - only the configured upstream is dialled, and what it redirects or refers to; every address is judged after the name lookup, at
+//! - only the configured upstream is dialled, what it redirects or refers to, and the URLs in manifests that the configuration lets
+//!   (`foreign`); every address is judged after the name lookup, at
 //!   connect (`guard`, `connect`; RELIABILITY P30, P31);
 //! - credentials go to the upstream itself and to token services that belong to it, never anywhere else and never back again after a
 //!   redirect has led away (`realm`, `redirect`; P29);
@@ -29,6 +30,7 @@ mod error;
 mod exchange;
 mod fetch;
 mod flow;
+mod foreign;
 mod guard;
 mod health;
 mod hops;
@@ -50,6 +52,7 @@ pub use config::{
 };
 pub use error::{Error, Kind};
 pub use fetch::Upstream;
+pub use foreign::{ForeignLayers, ForeignUrl, UrlPattern, UrlPatternError};
 pub use health::BreakerState;
 pub use hops::{CDN_LOOP, Hops};
 

@@ -27,6 +27,7 @@ mod chain;
 mod coalesce;
 mod configuration;
 mod disk;
+mod foreign;
 mod history;
 mod hostile;
 mod login;

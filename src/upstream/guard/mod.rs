@@ -16,6 +16,8 @@ pub(super) enum Purpose {
     Token,
     /// The target of a redirect elsewhere.
     Redirect,
+    /// A URL that a manifest names, and what it redirects to.
+    Foreign,
 }
 
 /// How the host of a URL is written.
@@ -145,6 +147,8 @@ pub(super) fn check(address: IpAddr, purpose: Purpose, facts: Facts<'_>) -> Resu
                 Class::LinkLocal | Class::Multicast | Class::Unspecified
             ),
         },
+        // A manifest is anybody's word: that the upstream is inside too does not make it a neighbour's.
+        Purpose::Foreign => class == Class::Public || is_listed(address, class, facts.allowed),
         Purpose::Token | Purpose::Redirect => {
             class == Class::Public
                 || is_listed(address, class, facts.allowed)

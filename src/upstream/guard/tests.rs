@@ -115,7 +115,7 @@ fn the_configured_upstream() {
 
 #[test]
 fn elsewhere_only_public_addresses() {
-    for purpose in [Purpose::Token, Purpose::Redirect] {
+    for purpose in [Purpose::Token, Purpose::Redirect, Purpose::Foreign] {
         for written in [Written::AsName, Written::Literally] {
             let facts = Facts { written, ..NOTHING };
             for text in ["1.1.1.1", "2600::1", "64:ff9b::101:101"] {
@@ -152,7 +152,7 @@ fn what_lifts_the_ban() {
         allowed: &allowed,
         ..NOTHING
     };
-    for purpose in [Purpose::Token, Purpose::Redirect] {
+    for purpose in [Purpose::Token, Purpose::Redirect, Purpose::Foreign] {
         assert!(check(ip("10.1.1.1"), purpose, listed).is_ok());
         assert!(check(ip("::ffff:10.1.1.1"), purpose, listed).is_ok());
         assert!(check(ip("127.0.0.2"), purpose, listed).is_ok());
@@ -207,5 +207,15 @@ fn what_lifts_the_ban() {
         ] {
             assert!(check(ip(text), purpose, private).is_err(), "{text}");
         }
+    }
+    for text in ["10.0.0.9", "fd12::9", "127.0.0.1"] {
+        assert!(
+            check(ip(text), Purpose::Foreign, private).is_err(),
+            "{text}"
+        );
+        assert!(
+            check(ip(text), Purpose::Foreign, literal).is_err(),
+            "{text}"
+        );
     }
 }

@@ -41,6 +41,15 @@ impl Trail {
         }
     }
 
+    /// Starts at a URL that somebody else has named: nothing on this trail may carry our credentials, wherever it leads.
+    pub(super) fn elsewhere(own: Origin, start: Url, origin: Origin) -> Self {
+        Self {
+            has_left: true,
+            origin,
+            ..Self::new(own, start)
+        }
+    }
+
     /// Where the next request goes.
     pub(super) const fn url(&self) -> &Url {
         &self.at
