@@ -3,6 +3,7 @@
 //! No byte is copied inside the store; what a remote has and the store has not comes in through its cache like any pull.
 
 use futures_util::StreamExt as _;
+use tracing::debug;
 
 use super::Error;
 use super::image::Repository;
@@ -47,7 +48,8 @@ impl Route<'_> {
         for (kind, descriptor) in manifest.edges() {
             let digest = descriptor.digest();
             let is_foreign = kind == EdgeKind::Layer && !descriptor.urls().is_empty();
-            if kind == EdgeKind::Subject || is_foreign || intake.has(digest) {
+            let is_left_out = is_foreign && !self.is_linked(digest).await;
+            if kind == EdgeKind::Subject || is_left_out || intake.has(digest) {
                 continue;
             }
             intake.hold(local, digest);
@@ -64,10 +66,24 @@ impl Route<'_> {
             };
             match taken {
                 Err(error) if error.is_absence() => {}
+                // It can do without: clients have its URLs.
+                Err(error) if is_foreign => {
+                    debug!(%digest, %error, "a foreign layer is not taken along");
+                }
                 taken => taken?,
             }
         }
         Ok(())
+    }
+
+    /// Whether the source is known to have a blob, so that a foreign layer that was cached or pushed goes along.
+    async fn is_linked(&self, digest: &Digest) -> bool {
+        let (from, name) = self.from;
+        match from {
+            Repository::Remote(remote) => remote.knows(name, digest).await,
+            Repository::Local(local) => local.open_blob(name, digest).await.is_ok(),
+            Repository::Virtual(_) => false,
+        }
     }
 
     /// Takes a manifest and all that it points to.

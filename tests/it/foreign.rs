@@ -620,6 +620,52 @@ async fn images_that_share_a_layer_fetch_it_once() {
 }
 
 #[tokio::test]
+async fn a_cached_layer_goes_along_with_a_promotion_and_another_is_left_out() {
+    let (upstream, mut web) = (Upstream::start().await, Upstream::start().await);
+    let (cached, cold) = (image::blob(1, 1000), image::blob(2, 1000));
+    web.hold_blob(&cached);
+    web.hold_blob(&cold);
+    for (name, layer) in [("a/b", &cached), ("a/c", &cold)] {
+        let urls = [url(&web.url(), layer)];
+        upstream.hold(name, "1", &image_of(layer, layer.size(), &urls));
+    }
+    let remote = Remote::hub_with(&upstream.url(), LET_IN);
+    let mirror = Mirror::with(
+        &[remote],
+        "[local.prod-local]\n[mirror]\ndefault = \"docker-hub\"\n",
+    )
+    .await;
+    let client = mirror.client();
+    assert_eq!(manifest(&mirror, "a/b").await, StatusCode::OK);
+    assert!(client.blob("a/b", &cached.digest).await.is(&cached.bytes));
+    for name in ["a/b", "a/c"] {
+        let answer = client
+            .send_body(
+                http::Method::POST,
+                "/artifactory/api/docker/docker-hub/v2/promote",
+                &[("content-type", "application/json")],
+                json!({"targetRepo": "prod-local", "dockerRepository": name, "tag": "1"})
+                    .to_string()
+                    .into(),
+            )
+            .await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    }
+    web.stop().await;
+    assert!(
+        client
+            .blob("prod-local/a/b", &cached.digest)
+            .await
+            .is(&cached.bytes)
+    );
+    assert_eq!(
+        client.blob("prod-local/a/c", &cold.digest).await.status,
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(web.count("GET", &cold.digest), 0);
+}
+
+#[tokio::test]
 async fn what_a_fill_left_is_gone_on_with_where_the_url_shows_a_piece_of_it() {
     const MIB: usize = 1 << 20;
     for is_honest in [true, false] {
