@@ -28,7 +28,9 @@ const DOCKER_HUB: &str = "docker.io";
 
 /// A host in the one spelling that is compared: lower case, no trailing dot, Docker Hub's other names folded.
 pub fn canonical_host(host: &str) -> String {
-    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    // One dot, however often this is asked: what is left behind two is no host.
+    let rooted = host.strip_suffix('.').filter(|host| !host.ends_with('.'));
+    let host = rooted.unwrap_or(host).to_ascii_lowercase();
     match host.as_str() {
         "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => {
             DOCKER_HUB.to_owned()
