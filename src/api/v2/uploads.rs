@@ -203,17 +203,22 @@ fn held(call: &Call<'_>, status: StatusCode, id: &str, held: u64) -> Response<Bo
     response
 }
 
+/// A path that leads to the repository that the client chose: where `ns` chose it, with that.
+pub(super) fn namespaced(call: &Call<'_>, path: String) -> String {
+    let Some(namespace) = call.query("ns") else {
+        return path;
+    };
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    format!("{path}?{}", query.append_pair("ns", namespace).finish())
+}
+
 fn progress(headers: &mut http::HeaderMap, call: &Call<'_>, id: &str, held: u64) {
     let uploads = call
         .path
         .rfind("/blobs/uploads")
         .and_then(|end| call.path.get(..end))
         .unwrap_or_default();
-    let namespace = call.query("ns").map_or_else(String::new, |ns| {
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        format!("?{}", query.append_pair("ns", ns).finish())
-    });
-    let location = format!("{uploads}/blobs/uploads/{id}{namespace}");
+    let location = namespaced(call, format!("{uploads}/blobs/uploads/{id}"));
     respond::set(headers, header::LOCATION, &location);
     respond::set(headers, UPLOAD_UUID, id);
     // Nothing held reads the same as one byte held; clients know only this form.
@@ -244,11 +249,8 @@ fn created(call: &Call<'_>, digest: &Digest) -> Response<Body> {
         .and_then(|end| call.path.get(..end))
         .unwrap_or_default();
     let headers = response.headers_mut();
-    respond::set(
-        headers,
-        header::LOCATION,
-        &format!("{image}/blobs/{digest}"),
-    );
+    let location = namespaced(call, format!("{image}/blobs/{digest}"));
+    respond::set(headers, header::LOCATION, &location);
     respond::digest(headers, digest);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
     response

@@ -5,6 +5,7 @@ use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use super::super::error::ApiError;
 use super::super::{Call, respond};
+use super::uploads::namespaced;
 use crate::body::{self, Body, Chunks, WholeError};
 use crate::cache::Want;
 use crate::oci::manifest::MANIFEST_MAX;
@@ -115,7 +116,7 @@ pub(super) async fn put(
         .rfind("/manifests/")
         .and_then(|end| call.path.get(..end))
         .unwrap_or_default();
-    let location = format!("{image}/manifests/{}", put.digest);
+    let location = namespaced(call, format!("{image}/manifests/{}", put.digest));
     respond::set(headers, header::LOCATION, &location);
     respond::digest(headers, &put.digest);
     if let Some(subject) = &put.subject {
