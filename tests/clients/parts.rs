@@ -75,6 +75,30 @@ impl Drop for Daemon {
     }
 }
 
+/// Names that mean loopback, for the programs that are started by it and for nobody else: they see a hosts file of their own.
+#[derive(Debug)]
+pub struct Hosts(TempDir);
+
+impl Hosts {
+    pub fn new(names: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("127.0.0.1 localhost {}\n", names.join(" "));
+        fs::write(dir.path().join("hosts"), text).unwrap();
+        Self(dir)
+    }
+
+    /// The program, in a mount namespace that goes with it.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c"])
+            .arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"")
+            .arg(self.0.path().join("hosts"))
+            .arg(program);
+        command
+    }
+}
+
 /// Runs a command to its end; its words where it failed.
 pub fn run(command: &mut Command) -> Output {
     let output = command

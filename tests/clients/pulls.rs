@@ -298,10 +298,14 @@ pub struct Docker {
 impl Docker {
     /// With the mirror at `mirror` (`host:port`), which may speak TLS or not: it is on loopback.
     pub fn start(mirror: &str) -> Self {
+        Self::start_by(Command::new("dockerd"), mirror)
+    }
+
+    /// The same, by a command that becomes the daemon.
+    pub fn start_by(mut command: Command, mirror: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
         let socket = format!("unix://{}", at("docker.sock"));
-        let mut command = Command::new("dockerd");
         command.args([
             "--storage-driver=vfs",
             "--iptables=false",

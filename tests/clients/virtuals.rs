@@ -1,9 +1,9 @@
-//! One name over the cache and what people push, by path and by port, with real clients and a real registry upstream.
+//! One name over the cache and what people push, by path, by port and by sub-domain, with real clients and a real registry upstream.
 
 use std::fs;
 use std::process::Command;
 
-use crate::parts::{Registry, run, tool};
+use crate::parts::{Hosts, Registry, run, tool};
 use crate::pulls::{Docker, Podman};
 use crate::support::image::{self, Flavour};
 use crate::support::{Mirror, Remote, free_port};
@@ -81,6 +81,87 @@ async fn the_overlay_on_the_mirror() {
         .command()
         .args(["pull", &format!("{bound}/team/app:stable")]));
     assert_eq!(digest(&format!("{bound}/team/app:stable")), pushed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repositories_by_sub_domain() {
+    let registry = Registry::start().await;
+    let theirs = image::small(Flavour::Docker, 1);
+    registry.push("library/base", "1", &theirs).await;
+    let hub = Remote {
+        key: "docker-hub",
+        url: registry.url(),
+        serves: "hub.test",
+        more: String::new(),
+    };
+    // What has no host of its own here is another repository's, so that only the host can lead where it should.
+    let tables = "[mirror]\ndefault = \"other-local\"\n[local.dev-local]\n[local.other-local]\n\
+         [virtual.docker-virtual]\nmembers = [\"dev-local\", \"docker-hub\"]\ndeploy_to = \"dev-local\"\nserves = [\"docker.io\"]\n\
+         [[server.bind]]\nhost = \"docker-virtual.mirror.test\"\nrepository = \"docker-virtual\"\n\
+         [[server.bind]]\nhost = \"dev-local.mirror.test\"\nrepository = \"dev-local\"\n";
+    let mirror = Mirror::with(&[hub], tables).await;
+    let (at, port) = (mirror.address().to_string(), mirror.address().port());
+    let hosts = Hosts::new(&["docker-virtual.mirror.test", "dev-local.mirror.test"]);
+    let over = format!("docker-virtual.mirror.test:{port}");
+    let local = format!("dev-local.mirror.test:{port}");
+    let crane = |arguments: &[&str]| {
+        let out = run(hosts.command(tool("crane")).args(arguments));
+        String::from_utf8(out.stdout).unwrap().trim().to_owned()
+    };
+
+    // docker: pulls what upstream has, and pushes it back under the same host.
+    let docker = Docker::start_by(hosts.command("dockerd"), &at);
+    let base = format!("{over}/base:1");
+    run(docker.command().args(["pull", &base]));
+    let name = format!("{over}/team/docker:1");
+    run(docker.command().args(["tag", &base, &name]));
+    run(docker.command().args(["push", &name]));
+    run(docker.command().args(["rmi", &name]));
+    for host in [&over, &local] {
+        run(docker
+            .command()
+            .args(["pull", &format!("{host}/team/docker:1")]));
+    }
+    let pushed = digest(&format!("{at}/dev-local/team/docker:1"));
+
+    // crane: within a host, and from one to the other.
+    for (from, to) in [
+        (&name, format!("{over}/team/crane:1")),
+        (&name, format!("{local}/team/crane:2")),
+    ] {
+        crane(&["copy", "--insecure", from, &to]);
+        crane(&["validate", "--insecure", "--remote", &to]);
+        assert_eq!(crane(&["digest", "--insecure", &to]), pushed);
+    }
+    let tags = crane(&["ls", "--insecure", &format!("{over}/team/crane")]);
+    assert_eq!(tags, "1\n2");
+    let images = crane(&["catalog", "--insecure", &local]);
+    assert_eq!(images, "team/crane\nteam/docker");
+
+    // skopeo: there and back.
+    let (dir, policy) = accept_anything();
+    let copy = |from: String, to: String| {
+        run(hosts
+            .command("skopeo")
+            .arg("--policy")
+            .arg(&policy)
+            .args(["copy", "--src-tls-verify=false", "--dest-tls-verify=false"])
+            .args([from, to]));
+    };
+    let out = format!("dir:{}", dir.path().join("out").display());
+    copy(format!("docker://{over}/base:1"), out.clone());
+    copy(out, format!("docker://{over}/team/skopeo:1"));
+    let back = dir.path().join("back").display().to_string();
+    copy(
+        format!("docker://{local}/team/skopeo:1"),
+        format!("dir:{back}"),
+    );
+    assert_eq!(
+        digest(&format!("{at}/dev-local/team/skopeo:1")),
+        theirs.digest()
+    );
+    let elsewhere = mirror.client().get("/other-local/v2/_catalog").await.json();
+    assert_eq!(elsewhere["repositories"], serde_json::json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
