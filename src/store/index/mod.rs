@@ -8,6 +8,7 @@
 //! A row that cannot be read back (an unparsable digest) counts as absent.
 
 mod blobs;
+mod bounded;
 mod connection;
 mod convert;
 mod damage;
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode};
+use tokio::sync::Semaphore;
 
 pub(super) use blobs::{Counted, NewBlob, State, Totals};
 pub(super) use local::Work;
@@ -65,6 +67,9 @@ pub enum IndexError {
     /// Another command in the same transaction met a full or failing disk, and took this one with it. It may be tried again.
     #[error("the index rolled the transaction back")]
     RolledBack,
+    /// What was asked took more time than a question may.
+    #[error("the index was asked too much at once")]
+    TookTooLong,
     /// The database refused.
     #[error("the index failed")]
     Database(#[source] Arc<rusqlite::Error>),
@@ -77,7 +82,7 @@ impl IndexError {
             Self::Database(error) => error.sqlite_error_code() == Some(ErrorCode::DiskFull),
             // What a full disk does to the others of its group.
             Self::RolledBack => true,
-            Self::Closed => false,
+            Self::Closed | Self::TookTooLong => false,
         }
     }
 }
@@ -95,6 +100,7 @@ pub struct Index {
 struct Inner {
     writer: Writer,
     readers: Arc<Readers>,
+    bounded: Arc<Semaphore>,
     damage: Arc<Damage>,
     hot: Arc<HotRows>,
 }
@@ -117,6 +123,7 @@ impl Index {
         let inner = Inner {
             writer: Writer::start(opened.connection, Arc::clone(&damage))?,
             readers: Arc::new(Readers::new(Self::file(directory), Arc::clone(&damage))),
+            bounded: Arc::new(Semaphore::new(bounded::BOUNDED_READS)),
             damage,
             hot: Arc::new(HotRows {
                 links: Hot::new(HOT_LINKS),

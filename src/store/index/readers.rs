@@ -10,7 +10,7 @@ use super::damage::Damage;
 use super::{IndexError, Result};
 
 /// Reads that may run at once. They are point reads of a cached file: more would only contend.
-const READERS: usize = 4;
+pub(super) const READERS: usize = 4;
 
 /// The pool of reading connections.
 #[derive(Debug)]

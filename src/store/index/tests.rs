@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::*;
 use crate::oci::{Digest, Name, Tag};
@@ -541,5 +542,35 @@ fn the_last_uses_and_totals_need_no_scan() {
             && !plan.contains("USING INDEX")
             && !plan.contains("USING COVERING INDEX");
         assert!(!scans_all && !plan.contains("TEMP B-TREE"), "{plan}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_that_does_not_end_is_ended() {
+    const FOREVER: &str =
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT max(n) FROM n";
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(dir.path());
+    let forever = |limit| {
+        index.read_within(Duration::from_millis(limit), |connection| {
+            connection.query_row(FOREVER, [], |row| row.get::<_, i64>(0))
+        })
+    };
+    // More of them than there are connections, one after the other and at once; one of them never begins.
+    for limit in [20, 20, 20, 20, 20, 0] {
+        assert!(matches!(forever(limit).await, Err(IndexError::TookTooLong)));
+    }
+    let all = futures_util::future::join_all((0..10).map(|_| forever(50))).await;
+    assert!(
+        all.iter()
+            .all(|one| matches!(one, Err(IndexError::TookTooLong)))
+    );
+    // What nobody waits for any more holds no connection, and nobody else's read is ended for it.
+    drop(tokio::time::timeout(Duration::from_millis(20), forever(60_000)).await);
+    for _ in 0..20 {
+        let read = index.read_within(Duration::from_secs(30), |connection| {
+            connection.query_row("SELECT 7", [], |row| row.get::<_, i64>(0))
+        });
+        assert_eq!(read.await.unwrap(), 7);
     }
 }

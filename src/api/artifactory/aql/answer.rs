@@ -13,7 +13,10 @@ use crate::body::{self, Body, Chunks};
 use crate::clock;
 use crate::oci::Algorithm;
 use crate::repository::{CACHE, Repository, Snapshot};
-use crate::store::index::items::{FoundItems, ItemKind, ItemQuery, ItemRow, SearchedRepo};
+use crate::store::index::IndexError;
+use crate::store::index::items::{
+    FoundItems, ITEMS_TIME_MAX, ItemKind, ItemQuery, ItemRow, SearchedRepo,
+};
 
 use super::super::storage::with_own;
 
@@ -46,7 +49,15 @@ impl Api {
             properties: question.properties != Shown::None,
         };
         let found = self.config.store.index().items(query.clone()).await;
-        let found = found.map_err(|error| ApiError::failed(&error))?;
+        let found = found.map_err(|error| match error {
+            IndexError::TookTooLong => ApiError::bad_request(format!(
+                "AQL: this takes more than {} s; name a repository, and an image, a label or a digest in it",
+                ITEMS_TIME_MAX.as_secs()
+            )),
+            IndexError::Closed | IndexError::RolledBack | IndexError::Database(_) => {
+                ApiError::failed(&error)
+            }
+        })?;
         Ok(respond::json(&show(&question, &query.repos, &found)))
     }
 }

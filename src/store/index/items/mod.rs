@@ -12,6 +12,7 @@ mod statement;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rusqlite::{Connection, Row, params_from_iter};
 
@@ -20,6 +21,9 @@ use super::{Index, Result};
 use crate::clock::Wall;
 use crate::oci::Digest;
 use crate::oci::media_type::{DOCKER_LIST, OCI_INDEX};
+
+/// How long one question may take. One that no index serves takes 0.06 s over 100,000 images (docs/BENCHMARKS.md).
+pub const ITEMS_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What every layer and configuration is called before its hash.
 pub const BLOB_PREFIX: &str = "sha256__";
@@ -230,9 +234,10 @@ pub struct FoundItems {
 }
 
 impl Index {
-    /// The items that meet a condition.
+    /// The items that meet a condition; [`super::IndexError::TookTooLong`] where that takes more than [`ITEMS_TIME_MAX`].
     pub async fn items(&self, query: ItemQuery) -> Result<FoundItems> {
-        self.read(move |connection| run(connection, &query)).await
+        self.read_within(ITEMS_TIME_MAX, move |connection| run(connection, &query))
+            .await
     }
 }
 
