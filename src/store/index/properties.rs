@@ -154,8 +154,18 @@ pub(super) fn put_labels(
     Ok(())
 }
 
+/// Whether an index of its own finds what meets this.
+const fn names_few(criterion: &Criterion) -> bool {
+    match criterion {
+        Criterion::Label(..) | Criterion::Property(..) | Criterion::Contains(_) => true,
+        Criterion::Name(_) | Criterion::Tag(_) | Criterion::Digest(_) | Criterion::MediaType(_) => {
+            false
+        }
+    }
+}
+
 /// The statement that finds images, with its values; every text goes in as a value.
-fn query(criteria: &[Criterion], repos: &[String], most: usize) -> (String, Vec<Sql>) {
+pub(super) fn query(criteria: &[Criterion], repos: &[String], most: usize) -> (String, Vec<Sql>) {
     let mut values = Vec::new();
     let mut clauses = vec!["tag.gone IS NULL".to_owned()];
     for criterion in criteria {
@@ -191,10 +201,14 @@ fn query(criteria: &[Criterion], repos: &[String], most: usize) -> (String, Vec<
     }
     if !repos.is_empty() {
         values.extend(repos.iter().cloned().map(Sql::Text));
-        clauses.push(format!(
-            "tag.repo IN ({})",
-            vec!["?"; repos.len()].join(", ")
-        ));
+        // Few have a label; the planner does not know that, and would go through all tags of the repositories.
+        let column = if criteria.iter().any(names_few) {
+            "+tag.repo"
+        } else {
+            "tag.repo"
+        };
+        let each = vec!["?"; repos.len()].join(", ");
+        clauses.push(format!("{column} IN ({each})"));
     }
     values.push(Sql::Integer(i64::try_from(most).unwrap_or(i64::MAX)));
     let sql = format!(

@@ -574,3 +574,22 @@ async fn a_read_that_does_not_end_is_ended() {
         assert_eq!(read.await.unwrap(), 7);
     }
 }
+
+#[tokio::test]
+async fn a_label_in_a_repository_is_found_by_the_label() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(dir.path());
+    let label = Criterion::Label("team".to_owned(), vec!["red".to_owned()]);
+    let repos = ["dev-local".to_owned()];
+    let (sql, values) = properties::query(&[label], &repos, 10);
+    let plan = index.read(move |connection| {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+        let steps = statement.query_map(rusqlite::params_from_iter(values), |row| row.get(3))?;
+        steps.collect::<rusqlite::Result<Vec<String>>>()
+    });
+    let plan = plan.await.unwrap().join("\n");
+    assert!(
+        plan.contains("SEARCH tag USING INDEX tag_served (served=?)"),
+        "{plan}"
+    );
+}
