@@ -58,6 +58,15 @@ impl Ages {
     }
 }
 
+/// What was known of a tag before it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// Nothing.
+    Never,
+    /// What it meant then.
+    Before,
+}
+
 /// What asking upstream about a tag came to.
 #[derive(Debug, Clone)]
 pub(super) enum Checked {
@@ -214,7 +223,7 @@ impl PullThrough {
         tag: &Tag,
         want: Want,
     ) -> Result<OpenManifest, Error> {
-        let (checked, joined) = self.check(hops, name, tag, want).await?;
+        let (checked, joined) = self.check(hops, name, tag, want, Seen::Never).await?;
         let status = if joined {
             CacheStatus::new(Outcome::Joined, Reason::InFlight)
         } else {
@@ -260,7 +269,7 @@ impl PullThrough {
             )
             .await?
             .is_some();
-        let check = self.check(hops, name, tag, Want::Head);
+        let check = self.check(hops, name, tag, Want::Head, Seen::Before);
         let checked = if servable {
             match tokio::time::timeout(REVALIDATE_PATIENCE, check).await {
                 Ok(checked) => checked?.0,
@@ -336,6 +345,7 @@ impl PullThrough {
         name: &Name,
         tag: &Tag,
         want: Want,
+        seen: Seen,
     ) -> Result<(Checked, bool), Error> {
         let flight = format!("{want:?} {}", age_key(name, tag));
         let (this, hops, name, tag) = (self.clone(), hops.clone(), name.clone(), tag.clone());
@@ -343,11 +353,29 @@ impl PullThrough {
             .inner
             .tag_checks
             .run(flight, || async move {
-                this.ask(&hops, &name, &tag, want).await
+                // Who looked while another's flight was landing, and came too late to join it, finds here what that one brought.
+                match this.learnt_meanwhile(&name, &tag, seen).await {
+                    Some(told) => Checked::Means(told),
+                    None => this.ask(&hops, &name, &tag, want).await,
+                }
             })
             .await
             .ok_or(Error::GivenUp)?;
         Ok((landed.value, landed.joined))
+    }
+
+    async fn learnt_meanwhile(&self, name: &Name, tag: &Tag, seen: Seen) -> Option<Told> {
+        let Inner { key, shared, .. } = &*self.inner;
+        if seen == Seen::Before {
+            return None;
+        }
+        let row = shared.store.index().tag(key, name, tag).await.ok()??;
+        let media_type = MediaType::parse(&row.media_type)?;
+        row.gone.is_none().then_some(Told {
+            digest: row.served,
+            media_type,
+            size: row.size,
+        })
     }
 
     async fn ask(&self, hops: &Hops, name: &Name, tag: &Tag, want: Want) -> Checked {
