@@ -80,6 +80,27 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, message)
     }
 
+    /// A repository that should be there.
+    pub(super) fn left_out(key: &str) -> Self {
+        let message = format!(
+            "the repository `{key}` cannot be used as it is configured; the log of the start says why"
+        );
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Unavailable,
+            message,
+        )
+    }
+
+    /// A web page of somewhere else sent this.
+    pub(super) fn foreign_page() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            ErrorCode::Denied,
+            "a web page of another site asked for this; only clients and this mirror's own pages may change anything",
+        )
+    }
+
     /// Nothing at this path of a repository.
     pub(super) fn no_item() -> Self {
         Self::new(

@@ -66,9 +66,41 @@ pub(super) fn base(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -> 
     Some(format!("{scheme}://{}", host(peer, headers, trusted)))
 }
 
+/// Whether a browser says that it sends this for a page of another site. Other clients send neither header.
+pub(super) fn is_foreign_page(headers: &HeaderMap, own_host: &str) -> bool {
+    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    if text("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none")) {
+        return true;
+    }
+    text("origin").is_some_and(|origin| {
+        let host = origin.split_once("://").map_or("", |(_, host)| host);
+        !host.eq_ignore_ascii_case(own_host)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_of_other_sites() {
+        let foreign = |name: &'static str, value: &str| {
+            let name = http::HeaderName::from_static(name);
+            let headers = HeaderMap::from_iter([(name, value.parse().unwrap())]);
+            is_foreign_page(&headers, "mirror:5000")
+        };
+        assert!(!is_foreign_page(&HeaderMap::new(), "mirror:5000"));
+        for site in ["same-origin", "none"] {
+            assert!(!foreign("sec-fetch-site", site));
+        }
+        for site in ["cross-site", "same-site", ""] {
+            assert!(foreign("sec-fetch-site", site), "{site}");
+        }
+        assert!(!foreign("origin", "http://Mirror:5000"));
+        for origin in ["null", "http://evil", "http://mirror:5001", "mirror:5000"] {
+            assert!(foreign("origin", origin), "{origin}");
+        }
+    }
 
     #[test]
     fn a_trusted_proxy_names_the_host() {

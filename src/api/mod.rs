@@ -146,8 +146,13 @@ impl Call<'_> {
     fn resolve(&self, chosen: &Chosen<'_>, name: &str) -> Result<(Target, &Repository), ApiError> {
         let target = resolve(self.there.definitions(), chosen, name)?;
         let repository = self.there.get(&target.key);
-        let repository = repository.ok_or_else(ApiError::not_found)?;
-        Ok((target, repository))
+        match repository {
+            Some(repository) => Ok((target, repository)),
+            None if self.there.is_left_out(&target.key) => {
+                Err(ApiError::left_out(target.key.as_str()))
+            }
+            None => Err(ApiError::not_found()),
+        }
     }
 }
 
@@ -284,6 +289,10 @@ impl Api {
             trusted_proxies, ..
         } = &self.config;
         let host = forwarded::host(peer.address, &request.headers, trusted_proxies);
+        let reads = matches!(request.method, Method::GET | Method::HEAD);
+        if !reads && forwarded::is_foreign_page(&request.headers, &host) {
+            return Err(ApiError::foreign_page());
+        }
         own_hosts.push(host);
         Ok(Call {
             there: self.config.catalog.current(),

@@ -415,6 +415,9 @@ impl PullThrough {
             .map_err(Error::Manifest)?;
         let store = &self.inner.shared.store;
         let row = store.row_of(&parsed, manifest.bytes.len()).await;
+        if self.is_retired() {
+            return Err(Error::GivenUp);
+        }
         learn(
             "manifest",
             index.record_manifest(&self.inner.key, name, &manifest.digest, row),

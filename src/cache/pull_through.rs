@@ -1,6 +1,7 @@
 //! One remote's cache: what is here, else what upstream has, each fetched once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::Either;
 use futures_util::stream::Stream;
@@ -69,7 +70,9 @@ pub(super) struct Inner {
     pub(super) manifest_bodies: Flights<String, Result<super::manifests::Stored, Error>>,
     pub(super) tag_checks: Flights<String, super::tags::Checked>,
     pub(super) ages: super::tags::Ages,
-    pub(super) pins: super::pins::Pins,
+    pub(super) pins: Arc<super::pins::Pins>,
+    /// Whether another upstream has its key now: what this one says is written down no more.
+    pub(super) retired: AtomicBool,
     pub(super) told: super::manifests::ToldMemory,
     pub(super) lists: Flights<String, Result<Arc<Vec<String>>, Error>>,
     pub(super) referrer_lists: Flights<String, Result<bytes::Bytes, Error>>,
@@ -143,7 +146,8 @@ impl PullThrough {
                 manifest_bodies: Flights::new("get manifest", tasks.clone()),
                 tag_checks: Flights::new("check tag", tasks.clone()),
                 ages: super::tags::Ages::new(),
-                pins: super::pins::Pins::default(),
+                pins: Arc::default(),
+                retired: AtomicBool::new(false),
                 told: super::manifests::ToldMemory::new(),
                 lists: Flights::new("list tags", tasks.clone()),
                 referrer_lists: Flights::new("list referrers", tasks),
@@ -153,6 +157,24 @@ impl PullThrough {
                 shared,
             }),
         }
+    }
+
+    /// The same, with the pinned tags of one that had the key before.
+    #[must_use]
+    pub fn with_pins_of(mut self, before: &Self) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.pins = Arc::clone(&before.inner.pins);
+        }
+        self
+    }
+
+    /// Its key stands for another upstream, or for nothing: what comes back from requests under way is not written down.
+    pub fn retire(&self, retired: bool) {
+        self.inner.retired.store(retired, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.inner.retired.load(Ordering::Relaxed)
     }
 
     /// The repository key.

@@ -437,6 +437,9 @@ impl PullThrough {
             ages,
             ..
         } = &*self.inner;
+        if self.is_retired() {
+            return Err(Error::GivenUp);
+        }
         let index = shared.store.index();
         let now = clock::now();
         let before = recall("tag", config.offline, index.tag(key, name, tag)).await?;

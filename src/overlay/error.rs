@@ -87,7 +87,7 @@ impl From<store::StoreError> for Error {
             store::StoreError::Full => Self::Full,
             store::StoreError::Mismatch { found } => Self::Digest { found },
             store::StoreError::Index(error) => error.into(),
-            store::StoreError::Io(_) => Self::Store(chain(&error)),
+            store::StoreError::Io(_) | store::StoreError::Pending(_) => Self::Store(chain(&error)),
         }
     }
 }

@@ -27,9 +27,10 @@ pub use manifests::{Put, PutManifest, TAGS_MAX};
 pub use takeover::{MoveOut, Properties, Takeover};
 pub use upload::Offer;
 
+use crate::clock::Wall;
 use crate::globs::Globs;
 use crate::oci::{Name, Tag};
-use crate::store::{Change, Store};
+use crate::store::{Change, Store, StoreError};
 use crate::tasks::Tasks;
 use lock::{Entered, Gate, Gates, Guard, Locks};
 use sessions::Sessions;
@@ -145,13 +146,31 @@ impl Local {
     }
 
     /// Writes down that the repository is gone, with all that it has. Nothing is changed in it afterwards by those who still know it.
-    pub async fn retire(&self, changes: Vec<Change>) -> Result<(), Error> {
+    pub async fn retire(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         let mut gate = Arc::clone(&self.gate).write_owned().await;
         let changes = changes.into_iter().map(|change| (change, None)).collect();
-        self.store().commit_changes(changes).await?;
-        gate.0 = true;
-        self.shared.inner.gates.forget(&self.key);
-        Ok(())
+        let written = self.store().commit_changes(changes).await;
+        // What stands in the journal comes into force, now or at the next change.
+        if matches!(written, Ok(()) | Err(StoreError::Pending(_))) {
+            gate.0 = true;
+            self.shared.inner.gates.forget(&self.key);
+        }
+        written
+    }
+
+    /// Sets and removes properties of tags, all or none.
+    pub async fn set_properties(
+        &self,
+        tags: Vec<(Name, Tag)>,
+        change: (Properties, Vec<String>),
+        at: Wall,
+    ) -> Result<(), Error> {
+        let _entered = self.enter().await?;
+        let changes = tags.iter().map(|(name, tag)| {
+            let change = Change::set_properties(&self.key, name, tag, change.clone(), at);
+            (change, None)
+        });
+        Ok(self.store().commit_changes(changes.collect()).await?)
     }
 
     /// The repository is not removed meanwhile.

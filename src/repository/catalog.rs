@@ -3,7 +3,7 @@
 //! A request works with one [`Snapshot`] from beginning to end. A change builds the next one, in which every remote and local repository
 //! that is told the same as before is the same as before, and puts it in place when it stands in the journal.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::{Map, Value, json};
@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, oneshot};
 use tracing::{info, warn};
 
 use super::declared::{AllDeclared, Class, Declared, FieldError};
-use super::definitions::Definitions;
+use super::definitions::{Definition, Definitions};
 use super::image::Repository;
 use super::key::Key;
 use super::settings::{AllSettings, MemberSettings, RemoteSettings, Settings, Unfit};
@@ -57,6 +57,8 @@ pub struct Snapshot {
     repositories: HashMap<Key, Repository>,
     settings: AllSettings,
     declared: AllDeclared,
+    /// What should be there and cannot be used: asked for, it is not looked for elsewhere.
+    left_out: BTreeSet<Key>,
 }
 
 /// All repositories. Clones share them.
@@ -94,6 +96,11 @@ pub enum ChangeError {
     /// There is none of that key.
     #[error("there is no repository `{0}`")]
     Unknown(Key),
+    /// Images were pushed under that key.
+    #[error(
+        "images were pushed under the key `{0}` when it was a local repository: name it as one again, or take another key"
+    )]
+    HasPushed(Key),
     /// Others need it.
     #[error("`{0}` is a member of {1}; take it out there first")]
     InUse(Key, String),
@@ -111,16 +118,13 @@ pub enum ChangeError {
     /// The store.
     #[error("the store failed")]
     Store(#[from] StoreError),
-    /// The local repository.
-    #[error(transparent)]
-    Local(#[from] overlay::Error),
     /// The process is stopping.
     #[error("the mirror is stopping")]
     Stopping,
 }
 
 /// What is changed.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum Wanted {
     /// A new repository.
     Create(Map<String, Value>),
@@ -128,6 +132,17 @@ pub enum Wanted {
     Update(Map<String, Value>),
     /// It goes, with all that it has.
     Remove,
+}
+
+impl std::fmt::Debug for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What was sent may have a password in it.
+        f.write_str(match self {
+            Self::Create(_) => "Create",
+            Self::Update(_) => "Update",
+            Self::Remove => "Remove",
+        })
+    }
 }
 
 impl Snapshot {
@@ -144,6 +159,11 @@ impl Snapshot {
     /// Every repository with its key.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Repository)> {
         self.repositories.iter()
+    }
+
+    /// Whether a repository of that key should be there and cannot be used.
+    pub fn is_left_out(&self, key: &Key) -> bool {
+        self.left_out.contains(key)
     }
 
     /// The repository of a key.
@@ -195,6 +215,7 @@ impl Catalog {
     /// What the file says, and what was made at run time in earlier runs.
     pub async fn open(workshop: Workshop, file: FileSettings) -> Result<Self, ChangeError> {
         let mut declared = AllDeclared::new();
+        let mut unreadable = BTreeSet::new();
         let rows = workshop.cache.store.index().repositories().await;
         let rows = rows.map_err(StoreError::from)?;
         for row in rows {
@@ -210,6 +231,7 @@ impl Catalog {
                 }
                 Err(error) => {
                     warn!(repository = row.key, %error, "a repository that was made at run time cannot be read; it is left out");
+                    unreadable.extend(Key::parse(&row.key));
                 }
             }
         }
@@ -219,8 +241,10 @@ impl Catalog {
             repositories: HashMap::new(),
             settings: AllSettings::new(),
             declared: AllDeclared::new(),
+            left_out: unreadable,
         };
         let snapshot = workshop.build(&empty, &file, &declared).await?;
+        workshop.settle(&empty, &snapshot).await?;
         Ok(Self {
             inner: Arc::new(Inner {
                 workshop,
@@ -263,6 +287,7 @@ impl Catalog {
         let current = self.current();
         let workshop = &self.inner.workshop;
         let next = workshop.build(&current, &file, &state.declared).await?;
+        workshop.settle(&current, &next).await?;
         state.file = file;
         self.inner.put(next);
         Ok(())
@@ -319,6 +344,7 @@ impl Inner {
     ) -> Result<Vec<String>, ChangeError> {
         let mut state = self.changing.lock().await;
         let known = state.declared.get(key);
+        let index = self.workshop.cache.store.index();
         if state.file.repositories.contains_key(key) {
             return Err(ChangeError::InFile(key.clone()));
         }
@@ -331,6 +357,13 @@ impl Inner {
                 return Err(ChangeError::TooMany);
             }
             (Wanted::Create(sent), None) => {
+                if index
+                    .has_pushed(key.as_str())
+                    .await
+                    .map_err(StoreError::from)?
+                {
+                    return Err(ChangeError::HasPushed(key.clone()));
+                }
                 ("create repository", Some(Declared::create(key, sent)?))
             }
             (Wanted::Update(sent), Some(known)) => {
@@ -340,7 +373,10 @@ impl Inner {
         };
         let now = clock::now();
         let change = declared.as_ref().map_or_else(
-            || Change::drop_repository(key.as_str(), now),
+            || {
+                let is_local = known.is_some_and(|known| known.class() == Class::Local);
+                Change::drop_repository(key.as_str(), !is_local, now)
+            },
             |one| {
                 let fields = Value::Object(one.fields().clone());
                 Change::put_repository(key.as_str(), fields, one.password().cloned(), now)
@@ -357,14 +393,23 @@ impl Inner {
         let current = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
         fits(&current, &state.file, &all, key)?;
         let next = self.workshop.build(&current, &state.file, &all).await?;
-        if let (Some(Repository::Local(local)), None) = (current.get(key), next.get(key)) {
-            local.retire(changes).await?;
-        } else {
-            let changes = changes.into_iter().map(|change| (change, None)).collect();
-            self.workshop.cache.store.commit_changes(changes).await?;
+        let written = match (current.get(key), next.get(key)) {
+            (Some(Repository::Local(local)), None) => local.retire(changes).await,
+            (_, Some(_)) if current.get(key).is_none() => {
+                // Nothing of an earlier repository of that key is left, whatever requests under way may still write.
+                self.workshop.forget(key).await?;
+                self.workshop.write(changes).await
+            }
+            _ => self.workshop.write(changes).await,
+        };
+        // What stands in the journal comes into force, now or at the next start.
+        let stands = matches!(written, Ok(()) | Err(StoreError::Pending(_)));
+        if stands {
+            self.workshop.settle(&current, &next).await?;
+            state.declared = all;
+            self.put(next);
         }
-        state.declared = all;
-        self.put(next);
+        written?;
         Ok(ignored.unwrap_or_default())
     }
 }
@@ -438,10 +483,13 @@ impl Workshop {
             }
         }
         let (mut all, wrong) = settings(file, declared);
+        let mut left_out = before.left_out.clone();
+        left_out.retain(|key| !all.contains_key(key) && !declared.contains_key(key));
         for (key, error) in wrong {
             warn!(repository = %key, %error, "a repository that was made at run time cannot be used; it is left out");
+            left_out.insert(key);
         }
-        let members = members(&mut all);
+        let members = members(&mut all, &mut left_out);
         let mut repositories = HashMap::new();
         for (key, settings) in &all {
             let same = (before.settings.get(key) == Some(settings))
@@ -450,7 +498,9 @@ impl Workshop {
             let built = match (settings, same) {
                 (Settings::Virtual(_), _) => continue,
                 (_, Some(same)) => same.clone(),
-                (Settings::Remote(remote), None) => Repository::Remote(self.remote(remote).await?),
+                (Settings::Remote(remote), None) => {
+                    Repository::Remote(self.remote(remote, before).await?)
+                }
                 (Settings::Local(local), None) => {
                     let (key, config) = (local.key.as_str(), local.config.clone());
                     Repository::Local(Local::new(key, config, self.overlay.clone()))
@@ -475,11 +525,19 @@ impl Workshop {
                 repositories.insert(key, Repository::Virtual(made));
             }
         }
+        let definitions = all.values().map(Settings::definition);
+        // Known to routing, so that nobody else is asked for what is theirs.
+        let silent = left_out.iter().map(|key| Definition {
+            key: key.clone(),
+            serves: Vec::new(),
+            is_docker_hub: false,
+        });
         Ok(Snapshot {
             definitions: Definitions::new(
-                all.values().map(Settings::definition).collect(),
+                definitions.chain(silent).collect(),
                 file.default.clone(),
             ),
+            left_out,
             hosts: file.hosts.clone(),
             declared: declared
                 .iter()
@@ -491,12 +549,74 @@ impl Workshop {
         })
     }
 
-    async fn remote(&self, remote: &RemoteSettings) -> Result<PullThrough, ChangeError> {
+    /// Every key stands for what it is told from here on; what was cached for another upstream is forgotten.
+    async fn settle(&self, before: &Snapshot, next: &Snapshot) -> Result<(), ChangeError> {
+        let origin = |snapshot: &Snapshot, key: &Key| match snapshot.settings.get(key) {
+            Some(Settings::Remote(remote)) => Some(format!("remote {}", remote.url)),
+            Some(Settings::Local(_)) => Some("local".to_owned()),
+            Some(Settings::Virtual(_)) | None => None,
+        };
+        let mut retired = Vec::new();
+        for (key, repository) in &before.repositories {
+            if let Repository::Remote(remote) = repository
+                && origin(before, key) != origin(next, key)
+            {
+                remote.retire(true);
+                retired.push(remote);
+            }
+        }
+        let index = self.cache.store.index();
+        for key in next.settings.keys() {
+            let Some(stands_for) = origin(next, key) else {
+                continue;
+            };
+            if origin(before, key).as_ref() == Some(&stands_for) {
+                continue;
+            }
+            let settled = match index.settle_origin(key.as_str(), &stands_for, false).await {
+                Ok(orphans) => self.cache.store.drop_cached(orphans).await,
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = settled {
+                for remote in retired {
+                    remote.retire(false);
+                }
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// What was cached under a key is forgotten.
+    async fn forget(&self, key: &Key) -> Result<(), ChangeError> {
+        let index = self.cache.store.index();
+        let orphans = index.settle_origin(key.as_str(), "", true).await;
+        let orphans = orphans.map_err(StoreError::from)?;
+        Ok(self.cache.store.drop_cached(orphans).await?)
+    }
+
+    async fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        let changes = changes.into_iter().map(|change| (change, None)).collect();
+        self.cache.store.commit_changes(changes).await
+    }
+
+    async fn remote(
+        &self,
+        remote: &RemoteSettings,
+        before: &Snapshot,
+    ) -> Result<PullThrough, ChangeError> {
+        let pushed = self.cache.store.index().has_pushed(remote.key.as_str());
+        if pushed.await.map_err(StoreError::from)? {
+            return Err(ChangeError::HasPushed(remote.key.clone()));
+        }
         let (tasks, metrics) = (&self.cache.tasks, Arc::clone(&self.cache.metrics));
         let config = remote.upstream(&self.proxy, &self.instance);
         let upstream = Upstream::new(config, tasks, metrics)?;
         let key = remote.key.to_string();
         let cache = PullThrough::new(key, remote.cache.clone(), upstream, self.cache.clone());
+        if let Some(Repository::Remote(before)) = before.get(&remote.key) {
+            return Ok(cache.with_pins_of(before));
+        }
         if let Err(error) = cache.load_pins().await {
             warn!(repository = %remote.key, %error, "pinned tags cannot be read; they mean what upstream says");
         }
@@ -525,7 +645,10 @@ impl RemoteSettings {
 }
 
 /// Whom every virtual repository asks. One that cannot be is left out whole: without a member it might ask upstream for what that kept local.
-fn members(all: &mut AllSettings) -> BTreeMap<Key, Vec<MemberSettings>> {
+fn members(
+    all: &mut AllSettings,
+    left_out: &mut BTreeSet<Key>,
+) -> BTreeMap<Key, Vec<MemberSettings>> {
     let mut expanded = BTreeMap::new();
     for settings in all.values() {
         if let Settings::Virtual(several) = settings {
@@ -535,6 +658,7 @@ fn members(all: &mut AllSettings) -> BTreeMap<Key, Vec<MemberSettings>> {
                 }
                 Err(error) => {
                     warn!(repository = %several.key, %error, "a virtual repository cannot be used; it is left out");
+                    left_out.insert(several.key.clone());
                 }
             }
         }

@@ -21,6 +21,8 @@ use crate::upstream::{CredentialConfig, ForeignLayers, SecretSource, UrlPattern}
 const TIME_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// The most tags that `maxUniqueTags` can say.
 const TAGS_MAX: u64 = 1_000_000;
+/// The most bytes of JSON that one repository is told.
+const FIELDS_MAX: usize = 64 * 1024;
 /// The most members of a virtual repository.
 const MEMBERS_MAX: usize = 100;
 
@@ -178,6 +180,10 @@ impl Declared {
         };
         identity(key, &sent)?;
         let password = take_password(&mut sent)?.over(None);
+        let class_name = json!(class.as_str());
+        sent.insert("rclass".to_owned(), class_name);
+        sent.retain(|field, _| !is_secret(field));
+        fits(&sent)?;
         Ok(Self {
             class,
             fields: sent,
@@ -198,8 +204,25 @@ impl Declared {
             return Err(wrong("rclass", problem));
         }
         let password = take_password(&mut sent)?;
+        // They stay what they are, however a client says that it does not mean them.
+        for field in ["key", "rclass", "packageType"] {
+            sent.remove(field);
+        }
+        sent.retain(|field, _| !is_secret(field));
         let mut fields = self.fields.clone();
         fields.extend(sent);
+        fits(&fields)?;
+        if matches!(password, Sent::Nothing) && self.password.is_some() {
+            let origin = |fields: &Map<String, Value>| {
+                let url = Fields(fields).text("url").ok().flatten();
+                url.and_then(|url| upstream_url(url).ok())
+                    .map(|url| url.origin())
+            };
+            if origin(&fields) != origin(&self.fields) {
+                let problem = "send it again with the url of another host, so that it goes nowhere by accident";
+                return Err(wrong("password", problem));
+            }
+        }
         Ok(Self {
             class: self.class,
             fields,
@@ -418,6 +441,26 @@ fn identity(key: &Key, sent: &Map<String, Value>) -> Result<(), FieldError> {
             Err(wrong("packageType", problem))
         }
     }
+}
+
+/// Whether a field that means nothing here may hold something that must not be shown.
+fn is_secret(field: &str) -> bool {
+    let field = field.to_ascii_lowercase();
+    let means_something = field == "enabletokenauthentication";
+    !means_something
+        && ["password", "passphrase", "secret", "token", "privatekey"]
+            .iter()
+            .any(|word| field.contains(word))
+}
+
+/// What is kept has an end.
+fn fits(fields: &Map<String, Value>) -> Result<(), FieldError> {
+    let length = serde_json::to_string(fields).map_or(usize::MAX, |text| text.len());
+    if length <= FIELDS_MAX {
+        return Ok(());
+    }
+    let problem = format!("all fields together have at most {FIELDS_MAX} bytes of JSON");
+    Err(wrong("notes", problem))
 }
 
 /// What was sent of a password.
@@ -763,6 +806,23 @@ mod tests {
         assert_eq!(second.shown(&key("a-repo"))["description"], "two");
         assert_eq!(second.shown(&key("a-repo"))["url"], "https://x");
         assert!(update(json!({"rclass": "local"})).is_err());
+        for nothing in [
+            json!({"rclass": ""}),
+            json!({"rclass": null, "key": "", "packageType": null}),
+        ] {
+            let same = update(nothing).unwrap();
+            assert_eq!(same.shown(&key("a-repo")), first.shown(&key("a-repo")));
+        }
+        let moved = update(json!({"url": "https://elsewhere"})).unwrap_err();
+        assert_eq!(moved.field, "password");
+        assert!(update(json!({"url": "https://elsewhere", "password": "new"})).is_ok());
+        assert!(
+            update(json!({"url": "https://x/below"})).is_ok(),
+            "the same host"
+        );
+        assert!(update(json!({"notes": "x".repeat(FIELDS_MAX)})).is_err());
+        let nested = update(json!({"clientTlsPassphrase": "S3CRET"})).unwrap();
+        assert!(!nested.fields().contains_key("clientTlsPassphrase"));
         assert!(
             update(json!({"username": "", "password": ""}))
                 .unwrap()

@@ -84,7 +84,11 @@ pub enum What {
         password: Option<Password>,
     },
     /// A repository is gone, with all that it had.
-    DropRepository {},
+    DropRepository {
+        /// Only what was cached under its key; what was pushed is not its own.
+        #[serde(default)]
+        cached_only: bool,
+    },
     /// Somebody did something that is kept on record.
     Event {
         /// Who, what, from where to where.
@@ -192,8 +196,8 @@ impl Change {
     }
 
     /// A repository was removed at run time.
-    pub fn drop_repository(repo: &str, at: Wall) -> Self {
-        Self::of_repository(repo, at, What::DropRepository {})
+    pub fn drop_repository(repo: &str, cached_only: bool, at: Wall) -> Self {
+        Self::of_repository(repo, at, What::DropRepository { cached_only })
     }
 
     /// Something about a repository for the audit record.

@@ -52,6 +52,9 @@ pub enum StoreError {
     /// The file system refused.
     #[error("the store cannot be read or written")]
     Io(#[from] io::Error),
+    /// It stands in the journal, and the index could not take it in yet: the next change takes it along, or the next start.
+    #[error("it is written down and not in force yet: {0}")]
+    Pending(String),
     /// The index did not answer.
     #[error(transparent)]
     Index(#[from] IndexError),

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use super::change::{Change, Transaction, What};
-use super::index::{Index, ManifestRow, Work};
+use super::index::{Index, IndexError, ManifestRow, Work};
 use super::shared::Shared;
 use super::{StageError, StoreError, frames};
 use crate::oci::manifest::{MANIFEST_MAX, Manifest};
@@ -30,6 +30,8 @@ const GROUP: usize = 256;
 const REPLAY: usize = 512;
 /// Records that the index has not taken before nothing more is.
 const PENDING: usize = 4096;
+/// What a change leaves behind that is removed before it is answered; more goes in the background.
+const ORPHANS_AT_ONCE: usize = 64;
 /// Bytes that are allocated ahead, so that a full disk is met before a record is half written.
 const AHEAD: u64 = 1 << 20;
 
@@ -203,7 +205,7 @@ fn closed() -> StoreError {
 }
 
 /// One group: append, sync, take in, answer.
-fn run(log: &mut Log, jobs: Vec<Job>, shared: &Shared) {
+fn run(log: &mut Log, jobs: Vec<Job>, shared: &Arc<Shared>) {
     let mut bytes = Vec::new();
     let mut work = Vec::new();
     let (mut replies, mut kept) = (Vec::new(), Vec::new());
@@ -263,7 +265,7 @@ fn run(log: &mut Log, jobs: Vec<Job>, shared: &Shared) {
                 log.broken();
             }
             let text = error.to_string();
-            answer(replies, &|| StoreError::Io(io::Error::other(text.clone())));
+            answer(replies, &|| StoreError::Pending(text.clone()));
         }
     }
     drop(kept);
@@ -366,14 +368,35 @@ fn manifest_row(
 
 impl Shared {
     /// Takes changes into the index, and into the books what follows from them; lets go of what nothing links any more. Blocks.
-    fn take_in(&self, work: Vec<Work>) -> Result<(), StoreError> {
+    fn take_in(self: &Arc<Self>, work: Vec<Work>) -> Result<(), StoreError> {
         let applied = self.index.apply_blocking(work)?;
         self.budget.blobs_changed(&applied.moved);
-        for digest in applied.orphans {
-            if let Err(error) = self.evict(&digest, false) {
-                warn!(%digest, %error, "what nothing links any more cannot be removed; eviction will");
-            }
+        if applied.orphans.len() <= ORPHANS_AT_ONCE {
+            self.let_go_of(applied.orphans);
+            return Ok(());
+        }
+        // A whole repository went: nobody who waits for the journal waits for that.
+        let shared = Arc::clone(self);
+        let orphans = applied.orphans;
+        let started = std::thread::Builder::new()
+            .name("let go".to_owned())
+            .spawn(move || shared.let_go_of(orphans));
+        if let Err(error) = started {
+            warn!(%error, "what nothing links any more is not removed now; eviction will");
         }
         Ok(())
+    }
+
+    /// Removes what nothing links any more.
+    fn let_go_of(&self, orphans: Vec<Digest>) {
+        for digest in orphans {
+            match self.evict(&digest, false) {
+                Ok(_) => {}
+                Err(StoreError::Index(IndexError::Closed)) => return,
+                Err(error) => {
+                    warn!(%digest, %error, "what nothing links any more cannot be removed; eviction will");
+                }
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::image::{self, Flavour};
-use crate::support::{Answer, Client, Mirror, Remote, Upstream, wait_until};
+use crate::support::{Act, Answer, Client, Gate, Mirror, Remote, Upstream, wait_until};
 
 const FILE: &str = "[local.file-local]\n";
 
@@ -408,4 +408,190 @@ async fn a_repository_of_the_file_wins_over_one_that_was_made() {
     assert_eq!(answer.status, StatusCode::CONFLICT);
     let says = |text: &str| mirror.log().iter().any(|line| line.contains(text));
     assert!(says("the file counts") && says("it is left out"));
+}
+
+#[tokio::test]
+async fn another_upstream_is_another_cache() {
+    let (one, two) = (Upstream::start().await, Upstream::start().await);
+    let (old, new) = (image::small(Flavour::Oci, 1), image::small(Flavour::Oci, 2));
+    one.hold("team/app", "1", &old);
+    one.hold("team/only", "1", &old);
+    two.hold("team/app", "1", &new);
+    let mut mirror = Mirror::with(&[Remote::hub_with(&one.url(), "tag_ttl = \"1h\"")], FILE).await;
+    let client = mirror.client();
+    let remote = |upstream: &Upstream| json!({"rclass": "remote", "url": upstream.url()});
+    client.create("up-remote", &remote(&one)).await;
+    for name in [
+        "up-remote/team/app",
+        "up-remote/team/only",
+        "docker-hub/team/app",
+    ] {
+        assert!(client.has(name, "1", &old).await, "{name}");
+    }
+    let moved = client
+        .repository(Method::POST, "up-remote", &remote(&two))
+        .await;
+    assert_eq!(moved.status, StatusCode::OK, "{moved:?}");
+    let text = std::fs::read_to_string(mirror.configuration()).unwrap();
+    std::fs::write(mirror.configuration(), text.replace(&one.url(), &two.url())).unwrap();
+    let lines = mirror.log().len();
+    mirror.hang_up();
+    let says = "repositories of the configuration were read again";
+    assert!(wait_until(|| {
+        let log = mirror.log();
+        log.iter().skip(lines).any(|line| line.contains(says))
+    }));
+    for restarted in [false, true] {
+        if restarted {
+            mirror.restart().await;
+        }
+        let client = mirror.client();
+        for name in ["up-remote/team/app", "docker-hub/team/app"] {
+            assert!(client.has(name, "1", &new).await, "{name} {restarted}");
+            let blob = format!("/v2/{name}/blobs/{}", old.blobs[0].digest);
+            assert_eq!(client.get(&blob).await.status, StatusCode::NOT_FOUND);
+        }
+        let only = client.manifest("up-remote/team/only", "1").await;
+        assert_eq!(only.status, StatusCode::NOT_FOUND);
+    }
+}
+
+#[tokio::test]
+async fn a_pull_under_way_brings_nothing_into_the_next_repository_of_its_key() {
+    let upstream = Upstream::start().await;
+    let image = image::small(Flavour::Oci, 1);
+    upstream.hold("team/app", "1", &image);
+    let gate = Gate::closed();
+    upstream.script(
+        "GET",
+        "/manifests/1",
+        1,
+        Act {
+            gate: Some((10, gate.clone())),
+            ..Act::default()
+        },
+    );
+    let mirror = Mirror::with(&[], FILE).await;
+    let client = mirror.client();
+    let remote = json!({"rclass": "remote", "url": upstream.url()});
+    client.create("x-repo", &remote).await;
+    let (_pulled, ()) = tokio::join!(client.manifest("x-repo/team/app", "1"), async {
+        crate::eventually!(upstream.count("GET", "/manifests/1") == 1);
+        assert_eq!(client.remove("x-repo").await.status, StatusCode::OK);
+        client.create("x-repo", &local()).await;
+        gate.open();
+    });
+    let tags = client.get("/v2/x-repo/team/app/tags/list").await;
+    assert_eq!(tags.status, StatusCode::NOT_FOUND, "{tags:?}");
+    let names = client.get("/x-repo/v2/_catalog").await.json();
+    assert_eq!(names["repositories"], json!([]));
+}
+
+#[tokio::test]
+async fn what_was_pushed_under_a_key_is_nobody_elses() {
+    let upstream = Upstream::start().await;
+    let image = image::small(Flavour::Oci, 1);
+    let mut mirror = Mirror::with(&[], "[local.file-local]\n[local.old-local]\n").await;
+    let client = mirror.client();
+    client.push("old-local/secret/app", "1", &image).await;
+    let file = mirror.configuration();
+    let before = std::fs::read_to_string(&file).unwrap();
+    let remote = format!("[remote.old-local]\nurl = \"{}\"\n", upstream.url());
+    for (text, says) in [
+        (
+            before.replace("[local.old-local]\n", &remote),
+            "these repositories cannot be used",
+        ),
+        (before.replace("[local.old-local]\n", ""), "were read again"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let lines = mirror.log().len();
+        mirror.hang_up();
+        assert!(wait_until(|| {
+            let log = mirror.log();
+            log.iter().skip(lines).any(|line| line.contains(says))
+        }));
+    }
+    for body in [local(), json!({"rclass": "remote", "url": upstream.url()})] {
+        let answer = client.repository(Method::PUT, "old-local", &body).await;
+        assert_eq!(answer.status, StatusCode::CONFLICT, "{answer:?}");
+    }
+    std::fs::write(&file, before).unwrap();
+    mirror.restart().await;
+    assert!(
+        mirror
+            .client()
+            .has("old-local/secret/app", "1", &image)
+            .await
+    );
+}
+
+#[tokio::test]
+async fn what_is_left_out_is_not_looked_for_elsewhere() {
+    let upstream = Upstream::start().await;
+    let image = image::small(Flavour::Oci, 1);
+    upstream.hold("all-virtual/team/app", "1", &image);
+    let hub = Remote::hub(&upstream.url());
+    let mut mirror = Mirror::with(&[hub], "[local.file-local]\n").await;
+    let members = json!({"rclass": "virtual", "repositories": ["file-local", "docker-hub"]});
+    mirror.client().create("all-virtual", &members).await;
+    let file = mirror.configuration();
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("[local.file-local]\n", "")).unwrap();
+    mirror.restart().await;
+    let answer = mirror.client().manifest("all-virtual/team/app", "1").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
+    assert_eq!(upstream.count("", "/manifests/"), 0);
+    // It is there again as soon as the file has it again.
+    std::fs::write(&file, text).unwrap();
+    mirror.restart().await;
+    assert!(
+        mirror
+            .client()
+            .has("all-virtual/all-virtual/team/app", "1", &image)
+            .await
+    );
+}
+
+#[tokio::test]
+async fn an_update_that_means_nothing_loses_nothing() {
+    let mut mirror = Mirror::with(&[], FILE).await;
+    let client = mirror.client();
+    let image = image::small(Flavour::Oci, 1);
+    client.create("dev-local", &local()).await;
+    client.push("dev-local/app", "1", &image).await;
+    for body in [
+        json!({"rclass": ""}),
+        json!({"rclass": null, "packageType": "", "key": null}),
+    ] {
+        let answer = client.repository(Method::POST, "dev-local", &body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    }
+    mirror.restart().await;
+    assert!(mirror.client().has("dev-local/app", "1", &image).await);
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_change_nothing() {
+    let mirror = Mirror::with(&[], FILE).await;
+    let client = mirror.client();
+    let path = "/artifactory/api/repositories/x-local";
+    let send = |header: (&'static str, String)| {
+        let client = client.clone();
+        async move {
+            let headers = [("content-type", "text/plain"), (header.0, &*header.1)];
+            let body = local().to_string().into();
+            client.send_body(Method::PUT, path, &headers, body).await
+        }
+    };
+    for header in [
+        ("origin", "http://evil.example"),
+        ("sec-fetch-site", "cross-site"),
+    ] {
+        let answer = send((header.0, header.1.to_owned())).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{header:?}");
+    }
+    assert_eq!(client.keys("").await, ["file-local"]);
+    let own = format!("http://{}", mirror.address());
+    assert_eq!(send(("origin", own)).await.status, StatusCode::OK);
 }

@@ -26,16 +26,16 @@ impl Api {
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
         record.note_repository(key.unwrap_or("-"), "repositories");
+        // All of it: upstreams' addresses and the names that the mirror logs in with are nobody else's business.
+        if !self.config.open_writes {
+            return Err(ApiError::no_writes());
+        }
         let Some(text) = key else {
             return match *call.method {
                 Method::GET | Method::HEAD => self.list(call),
                 _ => Err(ApiError::method("GET, HEAD")),
             };
         };
-        let reads = matches!(*call.method, Method::GET | Method::HEAD);
-        if !reads && !self.config.open_writes {
-            return Err(ApiError::no_writes());
-        }
         let (wanted, done) = match *call.method {
             Method::GET | Method::HEAD => return show(call, text),
             Method::PUT => (
@@ -157,11 +157,10 @@ fn failed(error: ChangeError) -> ApiError {
         | ChangeError::Build(_)
         | ChangeError::TooMany => ApiError::bad_request(sentence),
         ChangeError::Unfit(unfit) => ApiError::bad_request(format!("{}: {unfit}", unfit.field())),
-        ChangeError::InFile(_) | ChangeError::InUse(..) => {
+        ChangeError::InFile(_) | ChangeError::InUse(..) | ChangeError::HasPushed(_) => {
             ApiError::bad_request(sentence).conflict()
         }
         ChangeError::Unknown(key) => ApiError::no_repository(key.as_str()),
-        ChangeError::Local(error) => ApiError::from_overlay(error),
         ChangeError::Store(error) => ApiError::failed(&error),
         ChangeError::Stopping => ApiError::failed(&ChangeError::Stopping),
     }

@@ -143,16 +143,22 @@ impl Api {
             return Err(ApiError::no_item());
         }
         let now = clock::now();
-        let changes = tags.iter().map(|tagged| {
-            let Tagged { name, tag, .. } = tagged;
-            let change = change.clone();
-            (
-                Change::set_properties(repository.key(), name, tag, change, now),
-                None,
-            )
-        });
-        let done = self.config.store.commit_changes(changes.collect()).await;
-        done.map_err(|error| ApiError::failed(&error))?;
+        if let Repository::Local(local) = repository {
+            let tags = tags.into_iter().map(|tagged| (tagged.name, tagged.tag));
+            let set = local.set_properties(tags.collect(), change, now).await;
+            set.map_err(ApiError::from_overlay)?;
+        } else {
+            let changes = tags.iter().map(|tagged| {
+                let Tagged { name, tag, .. } = tagged;
+                let change = change.clone();
+                (
+                    Change::set_properties(repository.key(), name, tag, change, now),
+                    None,
+                )
+            });
+            let done = self.config.store.commit_changes(changes.collect()).await;
+            done.map_err(|error| ApiError::failed(&error))?;
+        }
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
         Ok(response)

@@ -30,11 +30,11 @@ pub(in crate::store) struct Applied {
     pub(in crate::store) moved: Vec<Counted>,
     /// Blobs that nothing links any more.
     pub(in crate::store) orphans: Vec<Digest>,
-    hot: Vec<HotChange>,
+    pub(super) hot: Vec<HotChange>,
 }
 
 #[derive(Debug)]
-enum HotChange {
+pub(super) enum HotChange {
     Link(String, bool),
     Tag(String, Option<TagRow>),
     Manifest(String, ManifestRow),
@@ -316,7 +316,7 @@ fn tags_of(
 }
 
 impl HotChange {
-    fn show(&self, hot: &HotRows) {
+    pub(super) fn show(&self, hot: &HotRows) {
         match self {
             Self::Link(key, there) => hot.links.written(key, there.then_some(())),
             Self::Tag(key, row) => hot.tags.written(key, row.clone()),
@@ -410,16 +410,9 @@ fn apply(
             let password = password.as_ref().map(|password| password.0.expose());
             repositories::put(connection, (repo, *at), declared, password)
         }
-        What::DropRepository {} => {
-            for image in repositories::drop_all(connection, repo)? {
-                let name = &image.name;
-                let gone = Image {
-                    connection,
-                    repo,
-                    name,
-                    at: *at,
-                };
-                gone.drop_all(&image, applied)?;
+        What::DropRepository { cached_only } => {
+            for image in repositories::drop_all(connection, repo, *cached_only)? {
+                drop_image(connection, repo, &image, applied)?;
             }
             Ok(())
         }
@@ -430,6 +423,23 @@ fn apply(
             Ok(())
         }
     }
+}
+
+/// Takes everything of an image out of the rows that are kept in memory, and its links out of the index.
+pub(super) fn drop_image(
+    connection: &Connection,
+    repo: &str,
+    image: &repositories::Image,
+    applied: &mut Applied,
+) -> rusqlite::Result<()> {
+    let name = &image.name;
+    let gone = Image {
+        connection,
+        repo,
+        name,
+        at: 0,
+    };
+    gone.drop_all(image, applied)
 }
 
 /// One image, in the middle of a transaction.

@@ -1,11 +1,14 @@
 //! Repositories that were made at run time, as the journal has them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::convert::readable;
+use super::local::{self, Applied, HotChange};
 use super::{Index, Result};
+use crate::oci::Digest;
 use crate::secret::Secret;
 
 /// A repository that was made at run time.
@@ -46,6 +49,61 @@ impl Index {
     }
 }
 
+impl Index {
+    /// Whether anything was pushed under a key.
+    pub async fn has_pushed(&self, repo: &str) -> Result<bool> {
+        let repo = repo.to_owned();
+        self.read(move |connection| has_pushed(connection, &repo))
+            .await
+    }
+
+    /// What a key stands for from now on. If it stood for something else, what was cached under it is forgotten: it was another upstream's
+    /// word (RELIABILITY P7). Answers what nothing may read any more.
+    pub async fn settle_origin(
+        &self,
+        repo: &str,
+        origin: &str,
+        afresh: bool,
+    ) -> Result<Vec<Digest>> {
+        let (repo, origin) = (repo.to_owned(), origin.to_owned());
+        let hot = Arc::clone(&self.inner.hot);
+        let settled = self.write_then(
+            move |connection| settle(connection, &repo, &origin, afresh),
+            move |(changes, _): &(Vec<HotChange>, _)| {
+                for change in changes {
+                    change.show(&hot);
+                }
+            },
+        );
+        Ok(settled.await?.1)
+    }
+}
+
+fn settle(
+    connection: &Connection,
+    repo: &str,
+    origin: &str,
+    afresh: bool,
+) -> rusqlite::Result<(Vec<HotChange>, Vec<Digest>)> {
+    let before: Option<String> = connection
+        .prepare_cached("SELECT origin FROM origin WHERE repo = ?1")?
+        .query_row(params![repo], |row| row.get(0))
+        .optional()?;
+    let is_same = before.as_deref().is_none_or(|before| before == origin) && !afresh;
+    let mut applied = Applied::default();
+    if !is_same && !has_pushed(connection, repo)? {
+        for image in take_all(connection, repo)? {
+            local::drop_image(connection, repo, &image, &mut applied)?;
+        }
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO origin (repo, origin) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET origin = excluded.origin",
+        )?
+        .execute(params![repo, origin])?;
+    Ok((applied.hot, applied.orphans))
+}
+
 /// Writes one down.
 pub(super) fn put(
     connection: &Connection,
@@ -63,7 +121,29 @@ pub(super) fn put(
 }
 
 /// Strikes one out with everything that belongs to no image's tag or link, and answers with those.
-pub(super) fn drop_all(connection: &Connection, repo: &str) -> rusqlite::Result<Vec<Image>> {
+pub(super) fn drop_all(
+    connection: &Connection,
+    repo: &str,
+    cached_only: bool,
+) -> rusqlite::Result<Vec<Image>> {
+    connection
+        .prepare_cached("DELETE FROM repository WHERE key = ?1")?
+        .execute(params![repo])?;
+    // Of a remote under whose key something was pushed once, nothing is its own that has a tag.
+    if cached_only && has_pushed(connection, repo)? {
+        return Ok(Vec::new());
+    }
+    take_all(connection, repo)
+}
+
+fn has_pushed(connection: &Connection, repo: &str) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM link WHERE repo = ?1 AND local = 1")?
+        .exists(params![repo])
+}
+
+/// Takes out everything that belongs to a key.
+fn take_all(connection: &Connection, repo: &str) -> rusqlite::Result<Vec<Image>> {
     let mut images: BTreeMap<String, Image> = BTreeMap::new();
     let mut tags = connection.prepare_cached("SELECT name, tag FROM tag WHERE repo = ?1")?;
     let rows: Vec<(String, String)> =
@@ -84,7 +164,7 @@ pub(super) fn drop_all(connection: &Connection, repo: &str) -> rusqlite::Result<
             .push((digest, manifest));
     }
     for statement in [
-        "DELETE FROM repository WHERE key = ?1",
+        "DELETE FROM origin WHERE repo = ?1",
         "DELETE FROM tag_list WHERE repo = ?1",
         "DELETE FROM referrer_list WHERE repo = ?1",
         "DELETE FROM tag_pin WHERE repo = ?1",

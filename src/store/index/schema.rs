@@ -168,6 +168,9 @@ const MIGRATIONS: &[&str] = &["
 ","
     -- What came to a repository since then, and what came last.
     CREATE INDEX tag_moved ON tag (repo, moved);
+","
+    -- What a repository key stood for when things were cached under it: its kind and its upstream.
+    CREATE TABLE origin (repo TEXT NOT NULL PRIMARY KEY, origin TEXT NOT NULL) WITHOUT ROWID;
 "];
 
 /// Why a database file cannot serve as the index.
