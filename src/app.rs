@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::api::{self, Api, Role};
+use crate::auth::{Auth, Table};
 use crate::body::Body;
 use crate::cache::Shared;
 use crate::config::Resolved;
@@ -22,6 +23,8 @@ use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::upstream::{CredentialConfig, ProxyConfig, SecretSource, Upstream};
 
+/// How often what is remembered of failed logins is looked through.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
 /// How long background tasks may take to end.
 const TASKS_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -57,6 +60,12 @@ pub async fn run(
         proxy,
         instance: instance.clone(),
     };
+    let auth = config
+        .auth
+        .clone()
+        .map(|auth| Auth::open(auth, &config.storage.path))
+        .transpose()?
+        .map(Arc::new);
     let catalog = Catalog::open(workshop, file_settings(&config)).await?;
     catalog.collect_in_background(config.collection);
     let addresses = server.addresses();
@@ -71,6 +80,7 @@ pub async fn run(
     let api = Api::new(
         api::Config {
             catalog: catalog.clone(),
+            auth: auth.clone(),
             open_writes: config.open_writes(),
             store: store.clone(),
             external_url: config
@@ -110,13 +120,24 @@ pub async fn run(
                         Ok(()) => info!("SIGHUP: certificates were read again"),
                         Err(error) => warn!(%error, "SIGHUP: these certificates cannot be used; the ones in use stay"),
                     }
-                    reload_repositories(&catalog, &config, &read_again).await;
+                    reload(&catalog, auth.as_deref(), &config, &read_again).await;
                 }
                 () = reloading.cancelled() => return,
             }
         }
     });
     let stopping = tasks.stopping();
+    if let Some(auth) = api.auth() {
+        let (auth, stopping) = (Arc::clone(auth), tasks.stopping());
+        tasks.spawn("logins", async move {
+            loop {
+                tokio::select! {
+                    () = stopping.cancelled() => return,
+                    () = tokio::time::sleep(TIDY_EVERY) => auth.tidy(),
+                }
+            }
+        });
+    }
     tasks.spawn("signals", async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -163,8 +184,13 @@ fn file_settings(config: &Resolved) -> FileSettings {
     }
 }
 
-/// Takes the repositories that the file has now. Anything wrong with it leaves everything as it is.
-async fn reload_repositories(catalog: &Catalog, running: &Resolved, read_again: &ReadAgain) {
+/// Takes the users, rules and repositories that the file has now. Anything wrong with it leaves everything as it is.
+async fn reload(
+    catalog: &Catalog,
+    auth: Option<&Auth>,
+    running: &Resolved,
+    read_again: &ReadAgain,
+) {
     let fresh = match read_again() {
         Ok(fresh) => fresh,
         Err(error) => {
@@ -174,6 +200,12 @@ async fn reload_repositories(catalog: &Catalog, running: &Resolved, read_again: 
     };
     for key in running.needs_restart(&fresh) {
         warn!(key, "SIGHUP: a change of this needs a restart");
+    }
+    if let (Some(auth), Some(fresh)) = (auth, &fresh.auth)
+        && let Err(error) = auth.reload(fresh.clone())
+    {
+        warn!(%error, "SIGHUP: these users cannot be used; users, rules and repositories in use stay");
+        return;
     }
     match catalog.reload(file_settings(&fresh)).await {
         Ok(()) => info!("SIGHUP: the repositories of the configuration were read again"),
@@ -188,6 +220,15 @@ pub fn check(config: &Resolved, proxy: &ProxyConfig) -> anyhow::Result<Vec<Strin
     let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
     server::check_certificates(&config.tls).context("cannot set up server.tls")?;
     let mut warnings = Vec::new();
+    if let Some(users) = config.auth.as_ref().and_then(|auth| auth.users.as_ref()) {
+        let text = std::fs::read_to_string(users).with_context(|| {
+            format!(
+                "cannot read auth.users {}; make it with `roadstead user add NAME`",
+                users.display()
+            )
+        })?;
+        Table::parse(&text, users)?;
+    }
     for remote in config.remotes() {
         Upstream::new(
             remote.upstream(proxy, "check"),
@@ -298,6 +339,7 @@ impl Handler for Front {
     ) -> Response<Body> {
         let peer = api::Peer {
             address: connection.peer,
+            tls: connection.tls,
             role: connection.role,
         };
         self.api.handle(request, peer).await

@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 /// Every top-level module and its rank.
-const RANKS: [(&str, u8); 17] = [
+const RANKS: [(&str, u8); 18] = [
     ("cli", 10),
     ("app", 9),
     ("config", 8),
@@ -19,6 +19,7 @@ const RANKS: [(&str, u8); 17] = [
     ("cache", 3),
     ("overlay", 3),
     ("upstream", 2),
+    ("auth", 2),
     ("store", 1),
     ("oci", 0),
     ("body", 0),

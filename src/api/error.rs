@@ -232,6 +232,39 @@ impl ApiError {
         )
     }
 
+    /// Nobody is recognised, or nobody may without a login: with how to log in.
+    pub(super) fn unauthorized(sentence: &str, challenges: &[String]) -> Self {
+        let error = Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, sentence);
+        error.with(|parts| {
+            for challenge in challenges {
+                if let Ok(value) = HeaderValue::try_from(challenge) {
+                    parts.headers.append(header::WWW_AUTHENTICATE, value);
+                }
+            }
+        })
+    }
+
+    /// Known, and not allowed.
+    pub(super) fn denied(right: &str, key: &str, image: &str) -> Self {
+        let message = format!("you may not {right} here: {key}/{image}");
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
+    }
+
+    /// Too many logins failed.
+    pub(super) fn too_many_logins(retry_after: Duration) -> Self {
+        let error = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::TooManyRequests,
+            "too many logins failed; wait before the next",
+        );
+        error.with(|parts| parts.retry_after = Some(retry_after))
+    }
+
+    /// There is no such thing, or nobody says whether there is.
+    pub(super) fn absent(code: ErrorCode) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, "there is no such thing here")
+    }
+
     /// Adds headers that say more.
     pub(super) fn with_headers(self, add: impl FnOnce(&mut HeaderMap)) -> Self {
         self.with(|parts| add(&mut parts.headers))

@@ -3,6 +3,7 @@
 //! One column: identify → route → resolve the repository → handle → respond → record. Handlers return values and errors; status codes live in
 //! [`error`], headers in [`respond`], the one log line in [`record`].
 
+mod access;
 mod admin;
 mod artifactory;
 mod error;
@@ -10,6 +11,7 @@ mod forwarded;
 mod record;
 mod respond;
 mod route;
+mod token;
 mod v2;
 
 use std::fmt;
@@ -21,6 +23,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, header};
 
+use crate::auth::{Auth, Identity};
 use crate::body::{self, Body, Chunks};
 use crate::repository::{
     Ask, Catalog, Chosen, Key, Repository, Snapshot, Target, Unresolved, choose, resolve,
@@ -33,9 +36,6 @@ use artifactory::system;
 use error::ApiError;
 use record::Record;
 use route::Route;
-
-/// Who pushes, as long as nobody is asked who they are.
-const SUBJECT: &str = "anonymous";
 
 /// What a listener is for; the server hands its number back with every request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +53,9 @@ pub enum Role {
 pub struct Config {
     /// Every repository.
     pub catalog: Catalog,
-    /// Whether whoever reaches us may push, delete, promote and administer.
+    /// Who may do what; without it, whoever reaches us may pull.
+    pub auth: Option<Arc<Auth>>,
+    /// Without [`Self::auth`]: whether whoever reaches us may push, delete, promote and administer.
     pub open_writes: bool,
     /// What stands on record, by whom; properties.
     pub store: Store,
@@ -82,6 +84,8 @@ pub struct Api {
 pub struct Peer {
     /// The client.
     pub address: SocketAddr,
+    /// Whether nobody in between can read along.
+    pub tls: bool,
     /// The listener's place in [`Config::roles`].
     pub role: usize,
 }
@@ -103,6 +107,9 @@ struct Call<'a> {
     hops: Hops,
     /// The other end of the connection.
     peer: SocketAddr,
+    /// Whether the connection is TLS.
+    tls: bool,
+    identity: Identity,
 }
 
 /// Where a request came in, as far as that chooses a repository.
@@ -166,6 +173,11 @@ impl Api {
         }
     }
 
+    /// Who may do what.
+    pub const fn auth(&self) -> Option<&Arc<Auth>> {
+        self.config.auth.as_ref()
+    }
+
     /// From now on `/readyz` says that nothing new should be sent here.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
@@ -201,75 +213,99 @@ impl Api {
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
         let role = self.config.roles.get(peer.role).unwrap_or(&Role::Registry);
-        let path = request.uri.path();
-        match route::parse(path)? {
-            Route::Ready if self.draining.load(Ordering::Relaxed) => plain(
-                &request.method,
-                StatusCode::SERVICE_UNAVAILABLE,
-                "draining\n",
-            ),
-            Route::Live | Route::Ready => plain(&request.method, StatusCode::OK, "ok\n"),
-            Route::Metrics => self.metrics_page(&request.method),
-            Route::Registry { .. }
+        let route = route::parse(request.uri.path())?;
+        match route {
+            Route::Ready if self.draining.load(Ordering::Relaxed) => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                return plain(&request.method, status, "draining\n");
+            }
+            Route::Live | Route::Ready => {
+                return plain(&request.method, StatusCode::OK, "ok\n");
+            }
+            Route::Metrics if *role == Role::Admin => return self.metrics_page(&request.method),
+            Route::Metrics
             | Route::Promote { .. }
             | Route::Artifact { .. }
             | Route::Storage { .. }
             | Route::Search { .. }
             | Route::Repositories { .. }
             | Route::System { .. }
-                if *role == Role::Admin =>
-            {
-                Err(ApiError::not_found())
-            }
-            Route::Artifact { path } => {
-                let call = self.call(request, peer)?;
-                let answer = self.delete_path(&call, &path, record).await;
-                answer.map_err(|error| error.in_envelope(true))
-            }
-            Route::Storage { path } => {
-                let call = self.call(request, peer)?;
-                let answer = self.storage(&call, &path, record).await;
-                answer.map_err(|error| error.in_envelope(true))
-            }
-            Route::Search { kind } => {
-                let call = self.call(request, peer)?;
-                let answer = self.search(&call, &kind, body, record).await;
-                answer.map_err(|error| error.in_envelope(true))
-            }
+            | Route::Audit
+            | Route::Tag { .. }
+            | Route::Token { .. }
+            | Route::Registry { .. } => {}
+        }
+        if *role == Role::Admin && !route.is_administration() {
+            return Err(ApiError::not_found());
+        }
+        let is_artifactory = route.is_artifactory();
+        let answer = self.identified(request, (route, role), body, peer, record);
+        answer
+            .await
+            .map_err(|error| error.in_envelope(is_artifactory))
+    }
+
+    /// Answers one of whom it is asked who they are.
+    async fn identified(
+        &self,
+        request: &Parts,
+        (route, role): (Route, &Role),
+        body: Chunks,
+        peer: Peer,
+        record: &mut Record,
+    ) -> Result<Response<Body>, ApiError> {
+        let mut call = self.call(request, peer)?;
+        if let Route::Token { prefix } = &route {
+            let prefix = prefix.as_deref();
+            return self
+                .token(&call, Place { role, prefix }, body, record)
+                .await;
+        }
+        call.identity = self.identify(&call).await?;
+        record.note_user(call.identity.subject());
+        let mut response = self.answer(&call, (route, role), body, record).await?;
+        // The members of a virtual repository are named to those who may read them.
+        if let Some(member) = record.member()
+            && !self.may_see(&call, member.as_str())
+        {
+            response.headers_mut().remove(respond::MEMBER);
+        }
+        Ok(response)
+    }
+
+    async fn answer(
+        &self,
+        call: &Call<'_>,
+        (route, role): (Route, &Role),
+        body: Chunks,
+        record: &mut Record,
+    ) -> Result<Response<Body>, ApiError> {
+        match route {
+            Route::Artifact { path } => self.delete_path(call, &path, record).await,
+            Route::Storage { path } => self.storage(call, &path, record).await,
+            Route::Search { kind } => self.search(call, &kind, body, record).await,
             Route::Repositories { key } => {
-                let call = self.call(request, peer)?;
-                let answer = self.repositories(&call, key.as_deref(), body, record).await;
-                answer.map_err(|error| error.in_envelope(true))
+                self.repositories(call, key.as_deref(), body, record).await
             }
-            Route::System { what } => {
-                let answer = system::answer(&request.method, &what);
-                answer.map_err(|error| error.in_envelope(true))
+            Route::System { what } => system::answer(call.method, &what),
+            Route::Audit => self.audit(call, record).await,
+            Route::Tag { path } => self.tag(call, &path, body, record).await,
+            Route::Metrics => {
+                self.require_login(call)?;
+                self.metrics_page(call.method)
             }
-            Route::Audit => self.audit(request, record).await,
-            Route::Tag { path } => {
-                let call = self.call(request, peer)?;
-                self.tag(&call, &path, body, record).await
-            }
-            Route::Promote {
-                prefix,
-                is_artifactory,
-            } => {
-                let call = self.call(request, peer)?;
-                let place = Place {
-                    role,
-                    prefix: prefix.as_deref(),
-                };
-                let answer = self.promote(&call, place, body, record).await;
-                answer.map_err(|error| error.in_envelope(is_artifactory))
+            Route::Promote { prefix, .. } => {
+                let prefix = prefix.as_deref();
+                self.promote(call, Place { role, prefix }, body, record)
+                    .await
             }
             Route::Registry { prefix, endpoint } => {
-                let call = self.call(request, peer)?;
-                let place = Place {
-                    role,
-                    prefix: prefix.as_deref(),
-                };
-                self.registry(&call, place, endpoint, body, record).await
+                let prefix = prefix.as_deref();
+                self.registry(call, Place { role, prefix }, endpoint, body, record)
+                    .await
             }
+            // Answered before anybody was asked who they are.
+            Route::Live | Route::Ready | Route::Token { .. } => Err(ApiError::not_found()),
         }
     }
 
@@ -297,6 +333,8 @@ impl Api {
         Ok(Call {
             there: self.config.catalog.current(),
             peer: peer.address,
+            tls: peer.tls,
+            identity: Identity::anonymous(),
             method: &request.method,
             headers: &request.headers,
             path: request.uri.path(),
@@ -313,7 +351,7 @@ impl Api {
         let host = call.own_hosts.last().map_or("", String::as_str);
         forwarded::base(call.peer, call.headers, trusted)
             .or_else(|| self.config.external_url.clone())
-            .unwrap_or_else(|| format!("http://{host}"))
+            .unwrap_or_else(|| format!("{}://{host}", if call.tls { "https" } else { "http" }))
     }
 
     fn metrics_page(&self, method: &Method) -> Result<Response<Body>, ApiError> {

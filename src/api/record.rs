@@ -32,6 +32,7 @@ pub(super) struct Record {
     agent: String,
     repository: Option<String>,
     member: Option<Key>,
+    user: String,
     kind: &'static str,
     cache: Option<CacheStatus>,
     status: u16,
@@ -62,6 +63,7 @@ impl Record {
             agent: agent.chars().take(SHOWN).collect(),
             repository: None,
             member: None,
+            user: "-".to_owned(),
             kind: "other",
             cache: None,
             status: 0,
@@ -78,6 +80,11 @@ impl Record {
     pub(super) fn note_repository(&mut self, key: &str, kind: &'static str) {
         self.repository = Some(key.to_owned());
         self.kind = kind;
+    }
+
+    /// Who asks.
+    pub(super) fn note_user(&mut self, user: &str) {
+        user.clone_into(&mut self.user);
     }
 
     /// Takes note of where something was found; gives it on.
@@ -150,6 +157,7 @@ impl Drop for Record {
             target: "access",
             request = self.id,
             client = self.peer,
+            user = self.user,
             method = self.method,
             path = self.path,
             status = self.status,

@@ -9,7 +9,7 @@ use crate::cache::CacheStatus;
 use crate::oci::Digest;
 
 /// Which member of a virtual repository an answer came from.
-const MEMBER: HeaderName = HeaderName::from_static("roadstead-member");
+pub(super) const MEMBER: HeaderName = HeaderName::from_static("roadstead-member");
 /// Content of a digest never changes.
 pub(super) const IMMUTABLE: HeaderValue =
     HeaderValue::from_static("public, max-age=31536000, immutable");

@@ -34,11 +34,49 @@ pub(super) enum Route {
     Audit,
     /// `/admin/tags/<key>/<image>/<tag>`, from the key on
     Tag { path: String },
+    /// `…/v2/token`, with what stood before `/v2`
+    Token { prefix: Option<String> },
     /// Something under `/v2`, with what stood before it.
     Registry {
         prefix: Option<String>,
         endpoint: Endpoint,
     },
+}
+
+impl Route {
+    /// Whether a listener for administration has it.
+    pub(super) const fn is_administration(&self) -> bool {
+        match self {
+            Self::Live | Self::Ready | Self::Metrics | Self::Audit | Self::Tag { .. } => true,
+            Self::Promote { .. }
+            | Self::Artifact { .. }
+            | Self::Storage { .. }
+            | Self::Search { .. }
+            | Self::Repositories { .. }
+            | Self::System { .. }
+            | Self::Token { .. }
+            | Self::Registry { .. } => false,
+        }
+    }
+
+    /// Whether its errors have Artifactory's envelope.
+    pub(super) const fn is_artifactory(&self) -> bool {
+        match self {
+            Self::Promote { is_artifactory, .. } => *is_artifactory,
+            Self::Artifact { .. }
+            | Self::Storage { .. }
+            | Self::Search { .. }
+            | Self::Repositories { .. }
+            | Self::System { .. } => true,
+            Self::Live
+            | Self::Ready
+            | Self::Metrics
+            | Self::Audit
+            | Self::Tag { .. }
+            | Self::Token { .. }
+            | Self::Registry { .. } => false,
+        }
+    }
 }
 
 /// Reads a path. Nothing is normalised: what is not exactly a known shape is refused.
@@ -94,6 +132,11 @@ pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
         return Ok(Route::Promote {
             prefix: prefix.map(str::to_owned),
             is_artifactory: path.starts_with("/artifactory/") || path.starts_with("/api/"),
+        });
+    }
+    if rest == "/token" {
+        return Ok(Route::Token {
+            prefix: prefix.map(str::to_owned),
         });
     }
     let endpoint = path::split(rest).map_err(|error| match error {

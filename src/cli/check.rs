@@ -54,7 +54,9 @@ pub(super) fn run(config: &Resolved) {
         output::line(&format!(
             "{} takes pushes{}",
             local.key,
-            if config.open_writes() {
+            if config.auth.is_some() {
+                " of those whom [auth] lets"
+            } else if config.open_writes() {
                 ""
             } else {
                 ", but not without [auth] while others can reach it"

@@ -4,6 +4,7 @@ mod check;
 mod gc;
 mod output;
 mod serve;
+mod user;
 mod verify;
 
 use std::future::Future;
@@ -62,6 +63,8 @@ enum Command {
     Gc(gc::Arguments),
     /// Hash every blob of a store that no mirror is running on; what is damaged is moved aside
     Verify(verify::Arguments),
+    /// Add, remove and list users; passwords are read from standard input
+    User(user::Arguments),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -90,6 +93,14 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => with_config(&cli, |resolved, proxy| {
             serve::run(resolved, arguments.clone(), cli.config.clone(), proxy)
         }),
+        // The users file need not be there yet.
+        Command::User(arguments) => match load(cli.config.as_deref()) {
+            Ok(resolved) => user::run(&resolved, arguments),
+            Err(error) => {
+                output::error(&error.to_string());
+                ExitCode::from(MISUSED)
+            }
+        },
         Command::Gc(arguments) => {
             with_config(&cli, |resolved, _proxy| gc::run(resolved, arguments))
         }

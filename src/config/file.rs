@@ -28,7 +28,7 @@ pub(super) struct File {
     #[serde(default, rename = "virtual")]
     pub(super) virtuals: BTreeMap<Spanned<String>, Virtual>,
     // Known by name, so that they are refused with a sentence of their own.
-    pub(super) auth: Option<Spanned<toml::Value>>,
+    pub(super) auth: Option<Spanned<Auth>>,
     pub(super) limits: Option<Spanned<toml::Value>>,
     pub(super) sync: Option<Spanned<toml::Value>>,
 }
@@ -86,6 +86,26 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
 pub(super) struct Tls {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Auth {
+    pub(super) users: Option<PathBuf>,
+    pub(super) realm: Option<Spanned<String>>,
+    pub(super) token_ttl: Option<Timeout>,
+    pub(super) allow: Vec<Allow>,
+    pub(super) groups: BTreeMap<String, Vec<Spanned<String>>>,
+    // Known by name, so that it is refused with a sentence of its own.
+    pub(super) oidc: Option<Spanned<toml::Value>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Allow {
+    pub(super) who: Vec<Spanned<String>>,
+    pub(super) on: Vec<Spanned<String>>,
+    pub(super) may: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]

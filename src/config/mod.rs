@@ -3,6 +3,7 @@
 //! Strings become values here and nowhere else; each component gets plain data. Unknown keys are refused; every error names the file, the
 //! line, the key and the remedy.
 
+mod auth;
 mod diagnose;
 mod environment;
 mod file;

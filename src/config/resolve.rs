@@ -17,7 +17,7 @@ use super::units::{Span, Timeout};
 use crate::repository::{
     AllSettings, Key, LocalSettings, RemoteSettings, Settings, VirtualSettings, canonical_host,
 };
-use crate::{overlay, server, store};
+use crate::{auth, overlay, server, store};
 
 /// The tables of repositories.
 const KINDS: [&str; 3] = ["remote", "local", "virtual"];
@@ -45,6 +45,8 @@ pub struct Resolved {
     pub binds: Vec<Bind>,
     /// The repositories.
     pub repositories: AllSettings,
+    /// Who may do what; without it, whoever reaches us.
+    pub auth: Option<auth::Config>,
     /// How what nothing refers to is collected.
     pub collection: overlay::Collection,
     /// What is allowed but perhaps not meant.
@@ -99,6 +101,7 @@ impl Resolved {
             ),
             (self.limits != other.limits, "server.limits"),
             (listeners(self) != listeners(other), "server.bind"),
+            (self.auth.is_some() != other.auth.is_some(), "auth"),
             (
                 self.storage != other.storage || self.collection != other.collection,
                 "storage",
@@ -307,11 +310,7 @@ impl Reader<'_> {
 
     /// `whole`: the merged configuration, in which everything that must exist exists.
     fn resolve(&mut self, file: File, whole: bool) -> Option<Resolved> {
-        let later = [
-            ("auth", &file.auth),
-            ("limits", &file.limits),
-            ("sync", &file.sync),
-        ];
+        let later = [("limits", &file.limits), ("sync", &file.sync)];
         for (name, table) in later {
             if let Some(table) = table {
                 self.problem(
@@ -351,6 +350,7 @@ impl Reader<'_> {
             }
         }
         self.virtuals(file.virtuals, &mut all, whole);
+        let auth = file.auth.map(|table| self.auth(table, &all, &mut warnings));
         let known: Vec<Key> = all.keys().cloned().collect();
         let server = self.server(file.server, &known, whole)?;
         if let Some(default) = &file.mirror.default {
@@ -386,6 +386,7 @@ impl Reader<'_> {
         Some(Resolved {
             storage,
             default: default?,
+            auth,
             repositories: all,
             collection: overlay::Collection {
                 every: within(file.storage.collect_every, collection.every),
@@ -546,6 +547,7 @@ impl Reader<'_> {
             storage,
             default,
             binds,
+            auth: None,
             repositories: AllSettings::new(),
             collection: overlay::Collection::default(),
             warnings: Vec::new(),

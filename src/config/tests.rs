@@ -78,6 +78,21 @@ fn the_shipped_file_is_the_manual() {
         format!("{spelled:?}"),
         format!("{:?}", load(None, None, &[]).unwrap())
     );
+    let together: Vec<&str> = BUILT_IN
+        .lines()
+        .filter_map(|line| line.strip_prefix("#- "))
+        .collect();
+    let guarded = load(
+        Some(&format!("{BUILT_IN}\n{}\n", together.join("\n"))),
+        None,
+        &[],
+    );
+    let auth = guarded.unwrap().auth.unwrap();
+    assert_eq!(
+        (auth.policy.rules.len(), auth.realm.as_str()),
+        (1, "roadstead")
+    );
+    assert_eq!(auth.token_ttl, crate::auth::TOKEN_TTL);
     // The examples, which are no defaults, must at least be keys that exist.
     let examples: Vec<&str> = BUILT_IN
         .lines()
@@ -226,7 +241,7 @@ fn errors_point_at_file_line_key_and_remedy() {
             "mirror.toml:2",
             "127.0.0.1:5000",
         ),
-        ("[auth]\n", "mirror.toml:1", "not supported by this version"),
+        ("[auth]\nrealm = \"a b\"\n", "mirror.toml:2", "such as"),
         (
             "[local.dev-local]\nimmutable_tags = [\"v[\"]\n",
             "mirror.toml:2",

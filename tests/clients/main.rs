@@ -22,6 +22,7 @@ mod support;
 
 mod conformance;
 mod jfrog;
+mod logins;
 mod parts;
 mod pulls;
 mod pushes;

@@ -21,6 +21,7 @@
 
 mod support;
 
+mod access;
 mod aql;
 mod artifactory;
 mod chain;

@@ -576,13 +576,10 @@ async fn pages_of_other_sites_change_nothing() {
     let mirror = Mirror::with(&[], FILE).await;
     let client = mirror.client();
     let path = "/artifactory/api/repositories/x-local";
-    let send = |header: (&'static str, String)| {
-        let client = client.clone();
-        async move {
-            let headers = [("content-type", "text/plain"), (header.0, &*header.1)];
-            let body = local().to_string().into();
-            client.send_body(Method::PUT, path, &headers, body).await
-        }
+    let send = |header: (&'static str, String)| async move {
+        let headers = [("content-type", "text/plain"), (header.0, &*header.1)];
+        let body = local().to_string().into();
+        client.send_body(Method::PUT, path, &headers, body).await
     };
     for header in [
         ("origin", "http://evil.example"),

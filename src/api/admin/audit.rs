@@ -1,12 +1,11 @@
 //! `/admin/audit`: what was done, by whom.
 
-use http::request::Parts;
 use http::{Method, Response, header};
 use serde_json::json;
 
 use super::super::error::ApiError;
 use super::super::record::Record;
-use super::super::{Api, respond};
+use super::super::{Api, Call, respond};
 use crate::body::Body;
 
 /// The most records in one answer.
@@ -16,19 +15,16 @@ impl Api {
     /// `GET /admin/audit?n=&last=`: records behind the number `last`, the oldest first.
     pub(in super::super) async fn audit(
         &self,
-        request: &Parts,
+        call: &Call<'_>,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
-        if request.method != Method::GET {
+        if *call.method != Method::GET {
             return Err(ApiError::method("GET"));
         }
-        if !self.config.open_writes {
-            return Err(ApiError::no_writes());
-        }
+        self.require_admin(call)?;
         record.note_repository("-", "admin");
         let number = |name: &str, usual: u64| {
-            let query = request.uri.query().unwrap_or_default();
-            let found = url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name);
+            let found = call.query.iter().find(|(key, _)| key == name);
             let Some((_, text)) = found else {
                 return Ok(usual);
             };

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::super::error::ApiError;
 use super::super::record::Record;
-use super::super::{Api, Call, SUBJECT, respond};
+use super::super::{Api, Call, respond};
+use crate::auth::Right;
 use crate::body::{self, Body, Chunks};
 use crate::oci::{Digest, ErrorCode, Name, Tag};
 use crate::repository::{Chosen, Error, Repository, resolve};
@@ -22,9 +23,6 @@ impl Api {
         body: Chunks,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
-        if !self.config.open_writes {
-            return Err(ApiError::no_writes());
-        }
         let sentence = "name a tag: /admin/tags/<repository key>/<image>/<tag>";
         let parts = path
             .split_once('/')
@@ -37,6 +35,7 @@ impl Api {
             return Err(ApiError::no_repository(key));
         };
         let target = resolve(definitions, &Chosen::Repository(key), image)?;
+        self.require_on(call, (key.as_str(), target.name.as_str()), Right::Admin)?;
         let tag =
             Tag::parse(tag).map_err(|error| ApiError::invalid(ErrorCode::TagInvalid, error))?;
         let Some(repository) = call.there.get(key) else {
@@ -48,14 +47,14 @@ impl Api {
             Method::GET => {}
             Method::PUT => {
                 let digest = wanted(body).await?;
-                let event = event(repository, &name, &tag, Some(&digest));
+                let event = event(call, repository, (&name, &tag), Some(&digest));
                 change(call, repository, (&name, &tag), &digest, event).await?;
             }
             Method::DELETE => {
                 let Repository::Remote(remote) = repository else {
                     return Err(ApiError::method("GET, PUT"));
                 };
-                let event = event(repository, &name, &tag, None);
+                let event = event(call, repository, (&name, &tag), None);
                 let unpinned = remote.unpin(&name, &tag, event).await;
                 if !unpinned.map_err(|error| failed(error.into()))? {
                     return Err(failed(crate::cache::Error::NotFound.into()));
@@ -140,7 +139,12 @@ async fn change(
     done.map_err(failed)
 }
 
-fn event(repository: &Repository, name: &Name, tag: &Tag, digest: Option<&Digest>) -> Value {
+fn event(
+    call: &Call<'_>,
+    repository: &Repository,
+    (name, tag): (&Name, &Tag),
+    digest: Option<&Digest>,
+) -> Value {
     let action = match (repository, digest) {
         (Repository::Remote(_), Some(_)) => "pin",
         (Repository::Remote(_), None) => "unpin",
@@ -148,7 +152,7 @@ fn event(repository: &Repository, name: &Name, tag: &Tag, digest: Option<&Digest
     };
     json!({
         "action": action,
-        "who": SUBJECT,
+        "who": call.identity.subject(),
         "repository": repository.key(),
         "image": name.as_str(),
         "tag": tag.as_str(),

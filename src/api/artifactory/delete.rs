@@ -6,6 +6,7 @@ use super::super::error::ApiError;
 use super::super::record::Record;
 use super::super::{Api, Call};
 use super::path::{Node, find, is_manifest};
+use crate::auth::Right;
 use crate::body::Body;
 use crate::oci::{Algorithm, Digest, ErrorCode, Name, Tag};
 use crate::repository::{Error, Repository};
@@ -22,9 +23,6 @@ impl Api {
         if *call.method != Method::DELETE {
             return Err(ApiError::method("DELETE"));
         }
-        if !self.config.open_writes {
-            return Err(ApiError::no_writes());
-        }
         let path = path.strip_suffix('/').unwrap_or(path);
         let named = path.split_once('/').filter(|(_, path)| !path.is_empty());
         let Some((key, path)) = named else {
@@ -37,6 +35,7 @@ impl Api {
             .named(key)
             .ok_or_else(|| ApiError::no_repository(key))?;
         record.note_repository(repository.key(), "path");
+        self.require_all(call, repository.key(), Right::Delete)?;
         let repository = match repository {
             Repository::Virtual(several) => match several.target() {
                 Some(local) => &Repository::Local(local.clone()),

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::super::error::ApiError;
 use super::super::record::Record;
-use super::super::{Api, Call, Place, SUBJECT, respond};
+use super::super::{Api, Call, Place, respond};
+use crate::auth::Right;
 use crate::body::{self, Body, Chunks};
 use crate::oci::{Name, Tag};
 use crate::overlay;
@@ -38,9 +39,11 @@ impl Api {
         if *call.method != Method::POST {
             return Err(ApiError::method("POST"));
         }
-        if !self.config.open_writes {
-            return Err(ApiError::no_writes());
+        // Without users nobody who could read the body's answers may ask at all.
+        if self.config.auth.is_none() {
+            self.require_admin(call)?;
         }
+        self.require_login(call)?;
         let chosen = call.choose(place)?;
         let Some(key) = chosen.key() else {
             let sentence = "name the source: /api/docker/<repository key>/v2/promote, or by a Host or port that means one";
@@ -51,6 +54,11 @@ impl Api {
         let chosen = Chosen::Repository(key);
         let (source, name) = Self::image(call, &chosen, &wanted.image, "dockerRepository")?;
         let (target, into) = Self::target(call, &wanted)?;
+        self.require_on(call, (source.key(), name.as_str()), Right::Pull)?;
+        if !wanted.copy {
+            self.require_on(call, (source.key(), name.as_str()), Right::Delete)?;
+        }
+        self.require_on(call, (target.key(), into.as_str()), Right::Promote)?;
         let tag = |text: &Option<String>, field: &str| {
             let parsed = text.as_deref().map(Tag::parse).transpose();
             parsed.map_err(|error| ApiError::bad_request(format!("{field}: {error}")))
@@ -76,7 +84,7 @@ impl Api {
             tag: tags,
             copy: wanted.copy,
             dry_run: wanted.dry_run,
-            who: SUBJECT,
+            who: call.identity.subject(),
         };
         let promoted = promotion.run(&call.hops).await.map_err(failed)?;
         if wanted.dry_run {

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::error::ApiError;
 use crate::api::record::Record;
-use crate::api::{Api, Call, SUBJECT, respond};
+use crate::api::{Api, Call, respond};
 use crate::body::{self, Body, Chunks};
 use crate::repository::{ChangeError, Class, Key, Settings, Wanted, shown};
 
@@ -27,9 +27,7 @@ impl Api {
     ) -> Result<Response<Body>, ApiError> {
         record.note_repository(key.unwrap_or("-"), "repositories");
         // All of it: upstreams' addresses and the names that the mirror logs in with are nobody else's business.
-        if !self.config.open_writes {
-            return Err(ApiError::no_writes());
-        }
+        self.require_admin(call)?;
         let Some(text) = key else {
             return match *call.method {
                 Method::GET | Method::HEAD => self.list(call),
@@ -54,7 +52,11 @@ impl Api {
         };
         let key =
             Key::parse(text).map_err(|error| ApiError::bad_request(format!("key: {error}")))?;
-        let changed = self.config.catalog.change(key, wanted, SUBJECT).await;
+        let changed = self
+            .config
+            .catalog
+            .change(key, wanted, call.identity.subject())
+            .await;
         let ignored = changed.map_err(failed)?;
         let mut response = respond::text(done);
         tell_ignored(&mut response, &ignored);

@@ -8,6 +8,7 @@ use super::storage::manifest_path;
 use crate::api::error::ApiError;
 use crate::api::record::Record;
 use crate::api::{Api, Call, respond};
+use crate::auth::Right;
 use crate::body::{Body, Chunks};
 use crate::oci::{Algorithm, Digest, Name, Tag};
 use crate::repository::Repository;
@@ -71,6 +72,9 @@ impl Api {
             .unwrap_or_default();
         let mut results = Vec::new();
         for image in found {
+            if !self.may(call, &image.repo, &image.name, Right::Pull) {
+                continue;
+            }
             results.extend(self.result(call, &image, detail).await?);
         }
         Ok(respond::json(&json!({ "results": results })))

@@ -9,6 +9,7 @@ use super::path::{Node, Tagged, find, tags_below};
 use crate::api::error::ApiError;
 use crate::api::record::Record;
 use crate::api::{Api, Call, respond};
+use crate::auth::Right;
 use crate::body::Body;
 use crate::clock;
 use crate::oci::Digest;
@@ -32,9 +33,6 @@ impl Api {
         path: &str,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
-        if !self.config.open_writes && *call.method != Method::GET {
-            return Err(ApiError::no_writes());
-        }
         let path = path.strip_suffix('/').unwrap_or(path);
         let (key, path) = path.split_once('/').unwrap_or((path, ""));
         let repository = call
@@ -42,6 +40,12 @@ impl Api {
             .named(key)
             .ok_or_else(|| ApiError::no_repository(key))?;
         record.note_repository(repository.key(), "storage");
+        let right = if *call.method == Method::GET {
+            Right::Pull
+        } else {
+            Right::Push
+        };
+        self.require_all(call, repository.key(), right)?;
         if let Repository::Virtual(_) = repository {
             return Err(ApiError::bad_request(format!(
                 "{key} is virtual; name the member that has the image"

@@ -90,17 +90,19 @@ impl Api {
             let Some(repository) = call.there.get(key) else {
                 continue;
             };
+            if !self.may_list(call, key.as_str(), None) {
+                continue;
+            }
             let known = repository
                 .names()
                 .await
                 .map_err(|error| ApiError::from_repository(error, ErrorCode::NameUnknown))?;
+            let shown = |name: &String| self.may_list(call, key.as_str(), Some(name));
+            let known = known.into_iter().filter(shown);
             let plain = one.is_some() || key == definitions.default_key();
-            names.extend(
-                known
-                    .into_iter()
-                    .map(|name| if plain { name } else { format!("{key}/{name}") }),
-            );
+            names.extend(known.map(|name| if plain { name } else { format!("{key}/{name}") }));
         }
+        self.require_listing(call, names.is_empty())?;
         names.sort_unstable();
         record.note_repository(one.map_or("-", |key| key.as_str()), "catalog");
         let (cut, next) = page::cut(&names, &page);

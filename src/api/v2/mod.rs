@@ -11,6 +11,7 @@ use http::{HeaderName, Method, Response};
 use super::error::ApiError;
 use super::record::Record;
 use super::{Api, Call, Place, respond};
+use crate::auth::Right;
 use crate::body::{Body, Chunks};
 use crate::oci::path::Endpoint;
 use crate::oci::reference::ReferenceError;
@@ -59,7 +60,10 @@ impl Api {
             return Err(ApiError::method("GET, HEAD"));
         }
         let (name, kind) = match &endpoint {
-            Endpoint::Base if reads => return Ok(respond::json(&serde_json::json!({}))),
+            Endpoint::Base if reads => {
+                self.require_base(call)?;
+                return Ok(respond::json(&serde_json::json!({})));
+            }
             Endpoint::Catalog if reads => return self.catalog(call, chosen.key(), record).await,
             Endpoint::Base | Endpoint::Catalog => return Err(ApiError::method("GET, HEAD")),
             Endpoint::Manifest { name, .. } => (name, "manifest"),
@@ -70,6 +74,10 @@ impl Api {
         };
         let (target, repository) = call.resolve(chosen, name)?;
         record.note_repository(target.key.as_str(), kind);
+        let (right, absent) = needs(call.method, &endpoint);
+        if self.config.auth.is_some() {
+            self.require(call, (&target, chosen, name), right, absent)?;
+        }
         let image = &target.name;
         let uploads = matches!(
             endpoint,
@@ -95,7 +103,7 @@ impl Api {
             }
             Endpoint::Blob { digest, .. } => {
                 let digest = parse_digest(digest)?;
-                let may_push = self.config.open_writes;
+                let may_push = self.may(call, target.key.as_str(), image.as_str(), Right::Push);
                 blobs::blob(call, (repository, may_push), image, &digest, record).await
             }
             Endpoint::Tags { name } => lists::tags(call, repository, image, name, record).await,
@@ -127,7 +135,7 @@ impl Api {
                 (false, _) => ApiError::read_only(&target.key),
             });
         };
-        if !self.config.open_writes {
+        if self.config.auth.is_none() && !self.config.open_writes {
             return Err(ApiError::no_writes());
         }
         let image = (local, &target.name);
@@ -143,13 +151,36 @@ impl Api {
                 let digest = parse_digest(digest)?;
                 writes::blob(call, (repository, local), target, &digest).await
             }
-            Endpoint::UploadStart { .. } => uploads::start(call, chosen, image, body).await,
+            Endpoint::UploadStart { .. } => uploads::start(self, call, chosen, image, body).await,
             Endpoint::Upload { id, .. } => uploads::go_on(call, image, id, body).await,
             Endpoint::Tags { .. }
             | Endpoint::Referrers { .. }
             | Endpoint::Base
             | Endpoint::Catalog => Err(ApiError::method("GET, HEAD")),
         }
+    }
+}
+
+/// What a request needs, and what it is told where that is not there.
+const fn needs(method: &Method, endpoint: &Endpoint) -> (Right, ErrorCode) {
+    match endpoint {
+        Endpoint::Manifest { .. } => (written(method), ErrorCode::ManifestUnknown),
+        Endpoint::Blob { .. } => (written(method), ErrorCode::BlobUnknown),
+        Endpoint::UploadStart { .. } | Endpoint::Upload { .. } => {
+            (Right::Push, ErrorCode::NameUnknown)
+        }
+        Endpoint::Tags { .. } | Endpoint::Base | Endpoint::Catalog => {
+            (Right::Pull, ErrorCode::NameUnknown)
+        }
+        Endpoint::Referrers { .. } => (Right::Pull, ErrorCode::ManifestUnknown),
+    }
+}
+
+const fn written(method: &Method) -> Right {
+    match *method {
+        Method::DELETE => Right::Delete,
+        Method::PUT | Method::POST | Method::PATCH => Right::Push,
+        _ => Right::Pull,
     }
 }
 

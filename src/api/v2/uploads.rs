@@ -3,8 +3,9 @@
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use super::super::error::ApiError;
-use super::super::{Call, SUBJECT, respond};
+use super::super::{Api, Call, respond};
 use super::parse_digest;
+use crate::auth::Right;
 use crate::body::{Body, Chunks};
 use crate::oci::range::{ByteRange, ContentRange};
 use crate::oci::{Algorithm, Digest, ErrorCode, Name};
@@ -19,6 +20,7 @@ const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-leng
 
 /// `POST …/blobs/uploads/`: a session, a whole blob, or a mount.
 pub(super) async fn start(
+    api: &Api,
     call: &Call<'_>,
     chosen: &Chosen<'_>,
     (local, name): (&Local, &Name),
@@ -29,7 +31,7 @@ pub(super) async fn start(
     }
     if let Some(mounted) = call.query("mount") {
         let digest = parse_digest(mounted)?;
-        if mount(call, chosen, (local, name), &digest).await? {
+        if mount(api, call, chosen, (local, name), &digest).await? {
             return Ok(created(call, &digest));
         }
     }
@@ -43,7 +45,7 @@ pub(super) async fn start(
     };
     let Some(digest) = call.query("digest") else {
         let id = local
-            .open_upload(name, SUBJECT, algorithm)
+            .open_upload(name, call.identity.subject(), algorithm)
             .await
             .map_err(ApiError::from_overlay)?;
         let mut response = held(call, StatusCode::ACCEPTED, &id, 0);
@@ -53,7 +55,7 @@ pub(super) async fn start(
     let digest = parse_digest(digest)?;
     let failed = ApiError::from_overlay;
     let id = local
-        .open_upload(name, SUBJECT, digest.algorithm())
+        .open_upload(name, call.identity.subject(), digest.algorithm())
         .await
         .map_err(failed)?;
     let offer = Offer {
@@ -61,11 +63,11 @@ pub(super) async fn start(
         length: length(call)?,
     };
     let finished = local
-        .finish((name, SUBJECT, &id), &digest, &offer, body)
+        .finish((name, call.identity.subject(), &id), &digest, &offer, body)
         .await;
     if let Err(error) = finished {
         // There is no session that the client knows of. One that cannot be cancelled has ended.
-        let _ended = local.cancel(name, SUBJECT, &id).await;
+        let _ended = local.cancel(name, call.identity.subject(), &id).await;
         return Err(failed(error));
     }
     Ok(created(call, &digest))
@@ -73,6 +75,7 @@ pub(super) async fn start(
 
 /// Whether the blob is this image's now. What cannot be mounted, for whatever reason, becomes a session.
 async fn mount(
+    api: &Api,
     call: &Call<'_>,
     chosen: &Chosen<'_>,
     (local, name): (&Local, &Name),
@@ -82,6 +85,7 @@ async fn mount(
     match call.query("from") {
         Some(from) => {
             if let Ok((target, repository)) = call.resolve(chosen, from)
+                && api.may(call, target.key.as_str(), target.name.as_str(), Right::Pull)
                 && let Some(source) = repository.writable(&target.name)
             {
                 sources.push((source.clone(), target.name));
@@ -93,7 +97,9 @@ async fn mount(
                 .await
                 .map_err(ApiError::from_overlay)?
             {
-                if let (Some(source), Ok(image)) = (call.there.local(&key), Name::parse(&image)) {
+                if let (Some(source), Ok(image)) = (call.there.local(&key), Name::parse(&image))
+                    && api.may(call, &key, image.as_str(), Right::Pull)
+                {
                     sources.push((source.clone(), image));
                 }
             }
@@ -115,7 +121,7 @@ pub(super) async fn go_on(
     id: &str,
     body: Chunks,
 ) -> Result<Response<Body>, ApiError> {
-    let session = (name, SUBJECT, id);
+    let session = (name, call.identity.subject(), id);
     let failed = |error| refused(call, id, error);
     match call.method.as_str() {
         "PATCH" => {
@@ -139,11 +145,16 @@ pub(super) async fn go_on(
             Ok(created(call, &digest))
         }
         "GET" | "HEAD" => {
-            let held_now = local.upload_held(name, SUBJECT, id).map_err(failed)?;
+            let held_now = local
+                .upload_held(name, call.identity.subject(), id)
+                .map_err(failed)?;
             Ok(held(call, StatusCode::NO_CONTENT, id, held_now))
         }
         "DELETE" => {
-            local.cancel(name, SUBJECT, id).await.map_err(failed)?;
+            local
+                .cancel(name, call.identity.subject(), id)
+                .await
+                .map_err(failed)?;
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NO_CONTENT;
             Ok(response)

@@ -114,11 +114,19 @@ impl Client {
         headers: &[(&str, &str)],
         body: Bytes,
     ) -> Answer {
-        self.try_open(method, path, headers, body)
-            .await
-            .expect("no answer")
-            .finish()
-            .await
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let tried = self
+                .try_open(method.clone(), path, headers, body.clone())
+                .await;
+            match tried {
+                Ok(open) => return open.finish().await,
+                // An answer that comes before a large body has gone may be lost with the connection; clients ask again.
+                Err(error) if error.contains("BodyWrite") && body.len() > 1 << 20 && tries < 5 => {}
+                Err(error) => panic!("no answer: {error}"),
+            }
+        }
     }
 
     /// `GET` until the headers are there.

@@ -8,7 +8,7 @@ use super::question::{self, Field, Question, Shown};
 use super::{ITEMS_MAX, QUESTION_MAX};
 use crate::api::error::ApiError;
 use crate::api::record::Record;
-use crate::api::{Api, Call, SUBJECT, respond};
+use crate::api::{Api, Call, respond};
 use crate::body::{self, Body, Chunks};
 use crate::clock;
 use crate::oci::Algorithm;
@@ -20,6 +20,8 @@ use crate::store::index::items::{
 
 use super::super::storage::with_own;
 
+/// Who made an item: nobody writes it down for items.
+const NOBODY: &str = "-";
 /// What Artifactory says where it answers less than was found.
 const TRIMMED: &str = "AQL query reached the search hard limit, results are trimmed.";
 
@@ -42,7 +44,7 @@ impl Api {
             .map_err(|refused| ApiError::bad_request(refused.to_string()))?;
         let query = ItemQuery {
             find: question.find.clone(),
-            repos: searched_repos(&call.there),
+            repos: searched_repos(&call.there, |key| self.may_read_all(call, key)),
             sort: question.sort.clone(),
             offset: question.offset,
             limit: question.limit,
@@ -63,9 +65,10 @@ impl Api {
 }
 
 /// Every repository that holds anything itself; those of others are meant by the virtual ones over them as well.
-fn searched_repos(there: &Snapshot) -> Vec<SearchedRepo> {
+fn searched_repos(there: &Snapshot, may_read: impl Fn(&str) -> bool) -> Vec<SearchedRepo> {
     let mut searched: Vec<SearchedRepo> = there
         .iter()
+        .filter(|(key, _)| may_read(key.as_str()))
         .filter_map(|(key, repository)| {
             let key = key.as_str().to_owned();
             let (shown, also) = match repository {
@@ -136,9 +139,9 @@ fn item(question: &Question, repo: &str, row: &ItemRow) -> Value {
             Field::Type => ("type", json!(row.kind.as_str())),
             Field::Size => ("size", json!(row.size)),
             Field::Created => ("created", json!(row.moved.to_string())),
-            Field::CreatedBy => ("created_by", json!(SUBJECT)),
+            Field::CreatedBy => ("created_by", json!(NOBODY)),
             Field::Modified => ("modified", json!(row.moved.to_string())),
-            Field::ModifiedBy => ("modified_by", json!(SUBJECT)),
+            Field::ModifiedBy => ("modified_by", json!(NOBODY)),
             Field::Updated => ("updated", json!(row.checked.to_string())),
             Field::Sha256 if is_hashed(row) => ("sha256", json!(row.digest.hex())),
             Field::Depth => ("depth", json!(depth(row))),

@@ -1,0 +1,334 @@
+//! Who asks, and whether they may: decided for every request before anything is looked up (RELIABILITY P32, DECISIONS 2 and 3).
+
+use std::net::IpAddr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header;
+use tracing::{info, warn};
+
+use super::error::ApiError;
+use super::{Api, Call, Config, forwarded};
+use crate::auth::{Auth, Identity, Refused, Right, TOKEN_MAX};
+use crate::oci::ErrorCode;
+use crate::repository::{Chosen, Target};
+use crate::secret::Secret;
+
+/// The longest name with a password.
+const BASIC_MAX: usize = 4 * 1024;
+
+/// What `Authorization` says.
+#[derive(Debug)]
+pub(super) enum Shown {
+    Nothing,
+    Basic(String, Secret),
+    Bearer(String),
+    /// Nothing that is understood.
+    Malformed,
+}
+
+impl Call<'_> {
+    /// What `Authorization` says.
+    pub(super) fn shown(&self) -> Shown {
+        let mut values = self.headers.get_all(header::AUTHORIZATION).iter();
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return if self.headers.contains_key(header::AUTHORIZATION) {
+                Shown::Malformed
+            } else {
+                Shown::Nothing
+            };
+        };
+        let parts = value.to_str().ok().and_then(|text| text.split_once(' '));
+        let Some((scheme, rest)) = parts else {
+            return Shown::Malformed;
+        };
+        let rest = rest.trim();
+        if scheme.eq_ignore_ascii_case("bearer") && rest.len() <= TOKEN_MAX {
+            return Shown::Bearer(rest.to_owned());
+        }
+        if !scheme.eq_ignore_ascii_case("basic") || rest.len() > BASIC_MAX {
+            return Shown::Malformed;
+        }
+        let decoded = STANDARD.decode(rest).ok();
+        let text = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+        match text.as_deref().and_then(|text| text.split_once(':')) {
+            Some((name, password)) => Shown::Basic(name.to_owned(), Secret::new(password)),
+            None => Shown::Malformed,
+        }
+    }
+}
+
+impl Api {
+    /// Who asks. Without `[auth]` nobody is asked who they are.
+    pub(super) async fn identify(&self, call: &Call<'_>) -> Result<Identity, ApiError> {
+        let Some(auth) = &self.config.auth else {
+            return Ok(Identity::anonymous());
+        };
+        let found = match call.shown() {
+            Shown::Nothing => return Ok(Identity::anonymous()),
+            Shown::Basic(name, password) => self.log_in(auth, call, &name, &password).await,
+            Shown::Bearer(token) => auth.by_token(&token),
+            Shown::Malformed => Err(Refused::Wrong),
+        };
+        found.map_err(|refused| self.unrecognised(call, &refused))
+    }
+
+    /// A login with a password, and a line in the log when it fails.
+    pub(super) async fn log_in(
+        &self,
+        auth: &Auth,
+        call: &Call<'_>,
+        name: &str,
+        password: &Secret,
+    ) -> Result<Identity, Refused> {
+        let address = self.address(call);
+        let found = auth.by_password(name, password, address).await;
+        if let Err(refused) = &found {
+            let user: String = name.chars().take(64).collect();
+            warn!(target: "audit", action = "login", user, client = %address, %refused, "a login failed");
+        }
+        found
+    }
+
+    /// The client's address: of a trusted proxy's client, what the proxy says.
+    pub(super) fn address(&self, call: &Call<'_>) -> IpAddr {
+        let Config {
+            trusted_proxies, ..
+        } = &self.config;
+        let client = forwarded::client(call.peer, call.headers, trusted_proxies);
+        client.parse().unwrap_or_else(|_with_port| call.peer.ip())
+    }
+
+    /// The answer to somebody who says who they are, and is not believed.
+    pub(super) fn unrecognised(&self, call: &Call<'_>, refused: &Refused) -> ApiError {
+        match refused {
+            Refused::TooMany(limited) => ApiError::too_many_logins(limited.retry_after),
+            Refused::Wrong => self.challenge(call, None, None, &refused.to_string()),
+            Refused::Token(_) => {
+                self.challenge(call, None, Some("invalid_token"), &refused.to_string())
+            }
+        }
+    }
+
+    /// 401, with how to log in where that is safe.
+    fn challenge(
+        &self,
+        call: &Call<'_>,
+        scope: Option<&str>,
+        error: Option<&str>,
+        sentence: &str,
+    ) -> ApiError {
+        let Some(auth) = &self.config.auth else {
+            return ApiError::unauthorized(sentence, &[]);
+        };
+        let base = self.base(call);
+        // A password over cleartext is everybody's; on loopback nobody listens.
+        if !base.starts_with("https://") && !self.address(call).is_loopback() {
+            let sentence = format!("{sentence}; log in over HTTPS, this connection can be read");
+            return ApiError::unauthorized(&sentence, &[]);
+        }
+        let prefix = call.path.find("/v2").map_or("", |end| {
+            let prefix = call.path.get(..end).unwrap_or_default();
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/.-".contains(&byte);
+            if prefix.bytes().all(plain) {
+                prefix
+            } else {
+                ""
+            }
+        });
+        let service = auth.realm();
+        let mut bearer = format!("Bearer realm=\"{base}{prefix}/v2/token\",service=\"{service}\"");
+        for (key, value) in [("scope", scope), ("error", error)] {
+            if let Some(value) = value {
+                bearer = format!("{bearer},{key}=\"{value}\"");
+            }
+        }
+        // Docker learns here alone how to log in, tries every way, and gives up where it has no password for one (ADR 9).
+        let is_base = call.path.ends_with("/v2/") || call.path.ends_with("/v2");
+        if is_base && auth.serves_anonymous() {
+            return ApiError::unauthorized(sentence, &[bearer]);
+        }
+        // One line each: no client parts a list of them (PROTOCOL C1).
+        let basic = format!("Basic realm=\"{service}\"");
+        ApiError::unauthorized(sentence, &[bearer, basic])
+    }
+
+    /// Whether the one who asks may do this, without a word about it.
+    pub(super) fn may(&self, call: &Call<'_>, key: &str, image: &str, right: Right) -> bool {
+        match &self.config.auth {
+            Some(auth) => auth.may(&call.identity, key, Some(image), right),
+            None => right == Right::Pull || self.config.open_writes,
+        }
+    }
+
+    /// Whether the one who asks may read anything of a repository.
+    pub(super) fn may_see(&self, call: &Call<'_>, key: &str) -> bool {
+        let auth = self.config.auth.as_ref();
+        auth.is_none_or(|auth| auth.may(&call.identity, key, None, Right::Pull))
+    }
+
+    /// Whether an image is named to the one who asks, in a list of images.
+    pub(super) fn may_list(&self, call: &Call<'_>, key: &str, image: Option<&str>) -> bool {
+        self.config.auth.as_ref().is_none_or(|auth| {
+            call.identity.lists() && auth.would(&call.identity, key, image, Right::Pull)
+        })
+    }
+
+    /// The one who asks may do this with an image, or this is the answer. `absent`: what it is where there is no such thing.
+    pub(super) fn require(
+        &self,
+        call: &Call<'_>,
+        (target, chosen, named): (&Target, &Chosen<'_>, &str),
+        right: Right,
+        absent: ErrorCode,
+    ) -> Result<(), ApiError> {
+        let (key, image) = (target.key.as_str(), target.name.as_str());
+        if self.may(call, key, image, right) {
+            return Ok(());
+        }
+        let Some(auth) = &self.config.auth else {
+            return Err(ApiError::no_writes());
+        };
+        self.denied(call, key, image, right);
+        let who = &call.identity;
+        // A token of this repository's own name counts wherever it is shown, and a namespace stands in no scope.
+        let scope = match chosen {
+            Chosen::Namespace(..) => format!("{key}/{image}"),
+            Chosen::Nothing | Chosen::Repository(_) => named.to_owned(),
+        };
+        let actions = match right {
+            Right::Pull => "pull",
+            Right::Push => "pull,push",
+            Right::Delete => "delete",
+            Right::Promote | Right::Admin => "*",
+        };
+        let scope = format!("repository:{scope}:{actions}");
+        if who.name().is_none() || auth.would(who, key, Some(image), right) {
+            let error = (!who.is_unknown()).then_some("insufficient_scope");
+            let sentence = "this needs a login, or a token for it";
+            return Err(self.challenge(call, Some(&scope), error, sentence));
+        }
+        if right == Right::Pull || !auth.would(who, key, Some(image), Right::Pull) {
+            return Err(ApiError::absent(absent));
+        }
+        Err(ApiError::denied(right.as_str(), key, image))
+    }
+
+    /// The one who asks may do this with every image of a repository: for what is not about one image alone.
+    pub(super) fn require_all(
+        &self,
+        call: &Call<'_>,
+        key: &str,
+        right: Right,
+    ) -> Result<(), ApiError> {
+        let Some(auth) = &self.config.auth else {
+            return if right == Right::Pull || self.config.open_writes {
+                Ok(())
+            } else {
+                Err(ApiError::no_writes())
+            };
+        };
+        if auth.may_all(&call.identity, key, right) {
+            return Ok(());
+        }
+        self.denied(call, key, "*", right);
+        if call.identity.name().is_none() {
+            return Err(self.challenge(call, None, None, "this needs a login"));
+        }
+        if right == Right::Pull || !auth.may_all(&call.identity, key, Right::Pull) {
+            return Err(ApiError::no_repository(key));
+        }
+        Err(ApiError::denied(right.as_str(), key, "*"))
+    }
+
+    /// The one who asks may do this with an image, outside of the registry's own paths.
+    pub(super) fn require_on(
+        &self,
+        call: &Call<'_>,
+        (key, image): (&str, &str),
+        right: Right,
+    ) -> Result<(), ApiError> {
+        if self.may(call, key, image, right) {
+            return Ok(());
+        }
+        let Some(auth) = &self.config.auth else {
+            return Err(ApiError::no_writes());
+        };
+        self.denied(call, key, image, right);
+        let who = &call.identity;
+        if who.name().is_none() || auth.would(who, key, Some(image), right) {
+            return Err(self.challenge(call, None, None, "this needs a login"));
+        }
+        if auth.would(who, key, Some(image), Right::Pull) {
+            return Err(ApiError::denied(right.as_str(), key, image));
+        }
+        Err(ApiError::no_repository(key))
+    }
+
+    /// Whether the one who asks may read every image of a repository.
+    pub(super) fn may_read_all(&self, call: &Call<'_>, key: &str) -> bool {
+        let auth = self.config.auth.as_ref();
+        auth.is_none_or(|auth| auth.may_all(&call.identity, key, Right::Pull))
+    }
+
+    /// The one who asks may administer the mirror itself.
+    pub(super) fn require_admin(&self, call: &Call<'_>) -> Result<(), ApiError> {
+        let Some(auth) = &self.config.auth else {
+            return self
+                .config
+                .open_writes
+                .then_some(())
+                .ok_or_else(ApiError::no_writes);
+        };
+        if auth.may_administer(&call.identity) {
+            return Ok(());
+        }
+        self.denied(call, "*", "*", Right::Admin);
+        if call.identity.name().is_none() {
+            return Err(self.challenge(call, None, None, "administration needs a login"));
+        }
+        Err(ApiError::denied("admin", "*", "*"))
+    }
+
+    /// Somebody is logged in, whoever it is.
+    pub(super) fn require_login(&self, call: &Call<'_>) -> Result<(), ApiError> {
+        if self.config.auth.is_none() || call.identity.name().is_some() {
+            return Ok(());
+        }
+        Err(self.challenge(call, None, None, "this needs a login"))
+    }
+
+    /// `GET /v2/` asks for a login wherever one could give anything more: clients look here alone whether they need one.
+    pub(super) fn require_base(&self, call: &Call<'_>) -> Result<(), ApiError> {
+        match &self.config.auth {
+            Some(auth) if auth.has_logins() && call.identity.is_unknown() => {
+                Err(self.challenge(call, None, None, "log in, or ask for an anonymous token"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Lists of images ask for a login where nobody may see any without.
+    pub(super) fn require_listing(&self, call: &Call<'_>, is_empty: bool) -> Result<(), ApiError> {
+        let needs = self.config.auth.is_some()
+            && !(call.identity.lists() && (call.identity.name().is_some() || !is_empty));
+        if needs {
+            let scope = Some("registry:catalog:*");
+            return Err(self.challenge(call, scope, None, "this needs a login"));
+        }
+        Ok(())
+    }
+
+    fn denied(&self, call: &Call<'_>, key: &str, image: &str, right: Right) {
+        info!(
+            target: "audit",
+            action = "denied",
+            user = call.identity.subject(),
+            client = %self.address(call),
+            right = right.as_str(),
+            repository = key,
+            image,
+            "a request was denied"
+        );
+    }
+}

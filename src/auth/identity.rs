@@ -1,0 +1,103 @@
+//! Who somebody is, and the most that their token lets them do. Pure.
+
+use std::sync::Arc;
+
+use super::policy::{Right, Rights};
+
+/// What a token grants of one image; `catalog` is for lists of images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The repository key.
+    pub key: String,
+    /// The image.
+    pub image: String,
+    /// What may be done.
+    pub may: Rights,
+}
+
+/// Somebody, or nobody in particular.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    name: Option<Arc<str>>,
+    /// `None`: whatever the rules say.
+    grants: Option<Arc<[Grant]>>,
+}
+
+/// The key of a grant that is about no repository.
+const NO_KEY: &str = "";
+/// What the list of images is called in scopes.
+const CATALOG: &str = "catalog";
+
+impl Grant {
+    /// Lists of images; what is in them the rules say.
+    pub fn catalog() -> Self {
+        Self {
+            key: NO_KEY.to_owned(),
+            image: CATALOG.to_owned(),
+            may: Rights::default().with(Right::Pull),
+        }
+    }
+}
+
+impl Identity {
+    /// Nobody in particular.
+    pub const fn anonymous() -> Self {
+        Self {
+            name: None,
+            grants: None,
+        }
+    }
+
+    /// A user.
+    pub fn user(name: &str) -> Self {
+        Self {
+            name: Some(name.into()),
+            grants: None,
+        }
+    }
+
+    /// The same, with a token that grants only this.
+    #[must_use]
+    pub fn limited_to(self, grants: Vec<Grant>) -> Self {
+        Self {
+            grants: Some(grants.into()),
+            ..self
+        }
+    }
+
+    /// The user's name.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// The name in records: nobody is `anonymous`.
+    pub fn subject(&self) -> &str {
+        self.name().unwrap_or("anonymous")
+    }
+
+    /// Whether nobody in particular asks, and without a token.
+    pub const fn is_unknown(&self) -> bool {
+        self.name.is_none() && self.grants.is_none()
+    }
+
+    /// Whether no token limits what they may do.
+    pub const fn is_whole(&self) -> bool {
+        self.grants.is_none()
+    }
+
+    /// Whether the token, where there is one, is for lists of images.
+    pub fn lists(&self) -> bool {
+        self.is_whole() || self.grants(NO_KEY, Some(CATALOG), Right::Pull)
+    }
+
+    /// Whether the token, where there is one, grants this; without an image: of any.
+    pub fn grants(&self, key: &str, image: Option<&str>, right: Right) -> bool {
+        self.grants.as_ref().is_none_or(|grants| {
+            grants.iter().any(|grant| {
+                grant.key == key
+                    && image.is_none_or(|image| image == grant.image)
+                    && grant.may.has(right)
+            })
+        })
+    }
+}

@@ -1,0 +1,266 @@
+//! Who asks, and what they may do.
+//!
+//! [`Policy`] decides, purely; [`Auth`] finds out who it is: by a password of the users file, or by a token that this mirror issued. Knows
+//! nothing of HTTP answers. Rights are looked up anew for every request, so that a user or a rule that is gone counts for nothing at once.
+
+mod attempts;
+mod identity;
+mod keys;
+mod passwords;
+mod policy;
+mod tokens;
+mod users;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+pub use attempts::Limited;
+pub use identity::{Grant, Identity};
+pub use policy::{On, Policy, PolicyError, Right, Rights, Rule, Who};
+pub use tokens::{Issued, TOKEN_MAX, TokenError};
+pub use users::{Table, UsersError, hash, is_user_name};
+
+use attempts::Attempts;
+use keys::Keys;
+use passwords::Passwords;
+use users::Users;
+
+use crate::clock;
+use crate::secret::Secret;
+
+/// How long a token counts unless the configuration says otherwise.
+pub const TOKEN_TTL: Duration = Duration::from_secs(5 * 60);
+
+/// What finding out who asks is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The users file, as `htpasswd -B` writes it; without one there are no users.
+    pub users: Option<PathBuf>,
+    /// The name of this mirror in tokens: their issuer and audience, and the `service` of challenges.
+    pub realm: String,
+    /// How long a token counts.
+    pub token_ttl: Duration,
+    /// What everybody may do.
+    pub policy: Policy,
+}
+
+/// Why nobody is recognised.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The name or the password is wrong; nobody is told which.
+    #[error("the name or the password is wrong")]
+    Wrong,
+    /// There were too many tries.
+    #[error("too many logins failed")]
+    TooMany(Limited),
+    /// The token is none of ours, is over, or its user is gone or has another password.
+    #[error("the token does not count: {0}")]
+    Token(#[from] TokenError),
+}
+
+/// Who asks, and what they may do. One for the whole process.
+#[derive(Debug)]
+pub struct Auth {
+    current: RwLock<Arc<Current>>,
+    passwords: Passwords,
+    attempts: Attempts,
+    keys: Keys,
+}
+
+/// What may be read anew.
+#[derive(Debug)]
+struct Current {
+    config: Config,
+    users: Users,
+}
+
+impl Auth {
+    /// Reads the users, and the keys that tokens are signed with from `data`; makes them at the first start. Blocks.
+    pub fn open(config: Config, data: &std::path::Path) -> Result<Self, UsersError> {
+        let users = Users::open(config.users.as_deref())?;
+        let keys = Keys::open(data, clock::now()).map_err(|error| UsersError::Io {
+            path: data.to_owned(),
+            error: Arc::new(error),
+        })?;
+        Ok(Self {
+            current: RwLock::new(Arc::new(Current { config, users })),
+            passwords: Passwords::new(),
+            attempts: Attempts::new(),
+            keys,
+        })
+    }
+
+    /// Takes another configuration. On an error the one in force stays. Blocks.
+    pub fn reload(&self, config: Config) -> Result<(), UsersError> {
+        let users = Users::open(config.users.as_deref())?;
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(Current { config, users });
+        Ok(())
+    }
+
+    fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Somebody with a name and a password. The password may be a refresh token of that name.
+    pub async fn by_password(
+        &self,
+        name: &str,
+        password: &Secret,
+        address: IpAddr,
+    ) -> Result<Identity, Refused> {
+        let current = self.current();
+        let table = current.users.table();
+        let user = table.get(name);
+        if !self.passwords.knows(name, password, user) {
+            self.attempts
+                .allows(name, address)
+                .map_err(Refused::TooMany)?;
+            let against = (user, table.usual_cost());
+            if !self.passwords.verify(name, password, against).await {
+                self.attempts.failed(name, address);
+                return Err(Refused::Wrong);
+            }
+        }
+        Ok(Identity::user(name))
+    }
+
+    /// The same for one who may not have meant us: a name that is no user's is no guess, and after too many guesses none is right.
+    pub async fn by_password_perhaps(
+        &self,
+        name: &str,
+        password: &Secret,
+        address: IpAddr,
+    ) -> Result<Identity, Refused> {
+        let current = self.current();
+        let table = current.users.table();
+        let user = table.get(name);
+        if self.passwords.knows(name, password, user) {
+            return Ok(Identity::user(name));
+        }
+        // All of them take as long.
+        let user = user.filter(|_| self.attempts.allows(name, address).is_ok());
+        let against = (user, table.usual_cost());
+        if self.passwords.verify(name, password, against).await {
+            return Ok(Identity::user(name));
+        }
+        if user.is_some() {
+            self.attempts.failed(name, address);
+        }
+        Err(Refused::Wrong)
+    }
+
+    /// Somebody with a token. What it grants is the most that they may do with it.
+    pub fn by_token(&self, token: &str) -> Result<Identity, Refused> {
+        let current = self.current();
+        let claims = self.keys.read(token, &current.config.realm, clock::now())?;
+        if !claims.is_access() {
+            return Err(TokenError::Kind.into());
+        }
+        self.subject(&current, &claims)?;
+        Ok(claims.identity())
+    }
+
+    /// Somebody with a refresh token.
+    pub fn by_refresh(&self, token: &str) -> Result<Identity, Refused> {
+        let current = self.current();
+        let claims = self.keys.read(token, &current.config.realm, clock::now())?;
+        if claims.is_access() {
+            return Err(TokenError::Kind.into());
+        }
+        self.subject(&current, &claims)?;
+        Ok(Identity::user(claims.subject()))
+    }
+
+    /// The user of a token is still there, with the same password.
+    fn subject(&self, current: &Current, claims: &tokens::Claims) -> Result<(), Refused> {
+        if claims.subject().is_empty() {
+            return Ok(());
+        }
+        let table = current.users.table();
+        let user = table.get(claims.subject()).ok_or(TokenError::Subject)?;
+        if self.keys.stamp(user) == claims.stamp() {
+            Ok(())
+        } else {
+            Err(TokenError::Subject.into())
+        }
+    }
+
+    /// A token for somebody that grants no more than this.
+    pub fn issue(&self, identity: &Identity, grants: &[Grant]) -> Issued {
+        let current = self.current();
+        let stamp = self.stamp(&current, identity);
+        let config = &current.config;
+        let ttl = config.token_ttl;
+        self.keys
+            .issue(&config.realm, identity, &stamp, Some(grants), ttl)
+    }
+
+    /// A token that gets others for as long as the user's password stays what it is; none for nobody.
+    pub fn issue_refresh(&self, identity: &Identity) -> Option<Issued> {
+        identity.name()?;
+        let current = self.current();
+        let stamp = self.stamp(&current, identity);
+        let config = &current.config;
+        let issued = self
+            .keys
+            .issue(&config.realm, identity, &stamp, None, keys::REFRESH_TTL);
+        Some(issued)
+    }
+
+    fn stamp(&self, current: &Current, identity: &Identity) -> String {
+        let table = current.users.table();
+        identity
+            .name()
+            .and_then(|name| table.get(name))
+            .map_or_else(String::new, |user| self.keys.stamp(user))
+    }
+
+    /// Whether somebody may do something with an image of a repository; without an image: with any of it.
+    pub fn may(&self, identity: &Identity, key: &str, image: Option<&str>, right: Right) -> bool {
+        self.would(identity, key, image, right) && identity.grants(key, image, right)
+    }
+
+    /// The same by the rules alone, whatever their token grants.
+    pub fn would(&self, identity: &Identity, key: &str, image: Option<&str>, right: Right) -> bool {
+        let current = self.current();
+        current.config.policy.decide(identity, key, image, right)
+    }
+
+    /// Whether somebody may do something with every image of a repository.
+    pub fn may_all(&self, identity: &Identity, key: &str, right: Right) -> bool {
+        let current = self.current();
+        current.config.policy.decide_all(identity, key, right) && identity.grants(key, None, right)
+    }
+
+    /// Whether somebody may administer the mirror itself.
+    pub fn may_administer(&self, identity: &Identity) -> bool {
+        let current = self.current();
+        current.config.policy.administers(identity) && identity.is_whole()
+    }
+
+    /// Whether a login could give anything that nobody has without one.
+    pub fn has_logins(&self) -> bool {
+        self.current().config.policy.has_logins()
+    }
+
+    /// Whether anything is given to everybody.
+    pub fn serves_anonymous(&self) -> bool {
+        self.current().config.policy.serves_anonymous()
+    }
+
+    /// The `service` of challenges.
+    pub fn realm(&self) -> String {
+        self.current().config.realm.clone()
+    }
+
+    /// What is forgotten is forgotten: call it now and then, or every address that ever failed stays in memory.
+    pub fn tidy(&self) {
+        self.attempts.tidy();
+    }
+}

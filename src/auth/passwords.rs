@@ -1,0 +1,100 @@
+//! Checking passwords: bcrypt once for each, at the same cost for users that are not there.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use lru::LruCache;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::secret::Secret;
+
+/// How long a password that was right is not checked again.
+const KNOWN_FOR: Duration = Duration::from_secs(60);
+/// How many are remembered.
+const KNOWN_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+/// How many are checked at a time: bcrypt takes a whole processor.
+const AT_A_TIME: usize = 2;
+/// The least that bcrypt can cost.
+const MIN_COST: u32 = 4;
+/// The most bytes of a password that bcrypt looks at.
+const PASSWORD_MAX: usize = 72;
+/// Checked passwords, and those that were right of late.
+#[derive(Debug)]
+pub(super) struct Passwords {
+    /// Of this process alone: what is remembered of passwords tells nothing without it.
+    key: hmac::Key,
+    known: Mutex<LruCache<[u8; 32], Instant>>,
+    turns: Arc<Semaphore>,
+    /// Behind the cost in a hash that no password has: what a user who is not there is checked against.
+    nobody: String,
+}
+
+impl Passwords {
+    pub(super) fn new() -> Self {
+        let mut random = [0; 32];
+        // Where there is no randomness nothing is remembered twice alike either: the key is then only weak, and of this process.
+        let _filled = aws_lc_rs::rand::fill(&mut random);
+        let nobody = super::users::hash_at(MIN_COST, "").unwrap_or_default();
+        Self {
+            nobody: nobody.get(7..).unwrap_or_default().to_owned(),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &random),
+            known: Mutex::new(LruCache::new(KNOWN_MAX)),
+            turns: Arc::new(Semaphore::new(AT_A_TIME)),
+        }
+    }
+
+    /// Whether this password of this user was right a moment ago, and still is.
+    pub(super) fn knows(&self, name: &str, password: &Secret, hash: Option<&Arc<str>>) -> bool {
+        let Some(hash) = hash else { return false };
+        let key = self.remembered(name, password, hash);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&key).is_some_and(|at| at.elapsed() < KNOWN_FOR)
+    }
+
+    /// Whether the password is right. For a user who is not there it takes as long as `cost` says, which is what users have.
+    pub(super) async fn verify(
+        &self,
+        name: &str,
+        password: &Secret,
+        (hash, cost): (Option<&Arc<str>>, u32),
+    ) -> bool {
+        let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else {
+            return false;
+        };
+        let against: Arc<str> = hash.map_or_else(
+            || format!("$2y${cost:02}${}", self.nobody).into(),
+            Arc::clone,
+        );
+        let (tried, is_there) = (password.clone(), hash.is_some());
+        let checked = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let fits = tried.expose().len() <= PASSWORD_MAX;
+            let cut = tried.expose().as_bytes();
+            let cut = cut.get(..PASSWORD_MAX).unwrap_or(cut);
+            bcrypt::verify(cut, &against).unwrap_or(false) && fits
+        });
+        let is_right = checked.await.unwrap_or(false) && is_there;
+        if let (true, Some(hash)) = (is_right, hash) {
+            let key = self.remembered(name, password, hash);
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.put(key, Instant::now());
+        }
+        is_right
+    }
+
+    /// What is remembered: a password for a name with the hash that it was checked against, so that another hash is another password.
+    fn remembered(&self, name: &str, password: &Secret, hash: &str) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.key);
+        for part in [name, password.expose(), hash] {
+            // Lengths first, so that no two triples are one text.
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part.as_bytes());
+        }
+        let mut key = [0; 32];
+        key.copy_from_slice(context.sign().as_ref());
+        key
+    }
+}

@@ -1,0 +1,211 @@
+//! Logging in with real clients: nobody, somebody who may read, somebody who may write.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use crate::parts::{Registry, run, tool};
+use crate::pulls::{Docker, Podman};
+use crate::support::image::{self, Flavour};
+use crate::support::{Mirror, Remote};
+
+const RULES: &str = r#"
+[local.dev-local]
+[auth]
+users = "users.htpasswd"
+[[auth.allow]]
+who = ["anonymous"]
+on = ["docker-hub"]
+may = ["pull"]
+[[auth.allow]]
+who = ["reader"]
+on = ["dev-local"]
+may = ["pull"]
+[[auth.allow]]
+who = ["writer"]
+on = ["dev-local"]
+may = ["pull", "push"]
+"#;
+
+fn type_in(command: &mut Command, text: &str) -> bool {
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
+    let mut child = child.unwrap();
+    let _broken = child.stdin.take().unwrap().write_all(text.as_bytes());
+    child.wait().unwrap().success()
+}
+
+fn fails(command: &mut Command) {
+    let done = command.output().unwrap();
+    assert!(!done.status.success(), "{command:?} went well");
+}
+
+/// A mirror with users `reader` and `writer`, whose passwords are `<name>-password`.
+async fn guarded(registry: &Registry) -> Mirror {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("mirror.toml");
+    fs::write(
+        &file,
+        format!("{RULES}[remote.docker-hub]\nurl = \"http://x\"\n"),
+    )
+    .unwrap();
+    for user in ["reader", "writer"] {
+        let mut add = Command::new(env!("CARGO_BIN_EXE_roadstead"));
+        add.arg("-c").arg(&file).args(["user", "add", user]);
+        assert!(type_in(&mut add, &format!("{user}-password\n")));
+    }
+    let hub = Remote {
+        key: "docker-hub",
+        url: registry.url(),
+        serves: "docker.io",
+        more: String::new(),
+    };
+    let data = dir.path().join("data");
+    Mirror::in_directory(dir, data, &[hub], RULES).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_podman_skopeo_and_crane() {
+    let registry = Registry::start().await;
+    let image = image::small(Flavour::Docker, 1);
+    registry.push("library/base", "1", &image).await;
+    let mirror = guarded(&registry).await;
+    let at = mirror.address().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let (theirs, ours) = (format!("{at}/base:1"), format!("{at}/dev-local/team/app:1"));
+
+    // crane: nobody pulls what everybody may, the writer pushes, the reader pulls and does not push.
+    let crane = |arguments: &[&str]| {
+        let mut command = Command::new(tool("crane"));
+        command
+            .args(arguments)
+            .arg("--insecure")
+            .env("DOCKER_CONFIG", dir.path());
+        command
+    };
+    run(&mut crane(&["validate", "--remote", &theirs]));
+    fails(&mut crane(&["copy", &theirs, &ours]));
+    run(&mut crane(&[
+        "auth",
+        "login",
+        &at,
+        "-u",
+        "writer",
+        "-p",
+        "writer-password",
+    ]));
+    run(&mut crane(&["copy", &theirs, &ours]));
+    run(&mut crane(&["validate", "--remote", &ours]));
+    run(&mut crane(&[
+        "auth",
+        "login",
+        &at,
+        "-u",
+        "reader",
+        "-p",
+        "reader-password",
+    ]));
+    run(&mut crane(&["validate", "--remote", &ours]));
+    fails(&mut crane(&[
+        "copy",
+        &theirs,
+        &format!("{at}/dev-local/team/app:2"),
+    ]));
+
+    // docker
+    let docker = Docker::start(&at);
+    let log_in = |user: &str, password: &str| {
+        let mut command = docker.command();
+        command
+            .args(["login", &at, "-u", user, "--password-stdin"])
+            .env("DOCKER_CONFIG", dir.path().join("docker"));
+        type_in(&mut command, password)
+    };
+    let with = |arguments: &[&str]| {
+        let mut command = docker.command();
+        command
+            .args(arguments)
+            .env("DOCKER_CONFIG", dir.path().join("docker"));
+        command
+    };
+    run(&mut with(&["pull", "base:1"]));
+    fails(&mut with(&["pull", &ours]));
+    assert!(!log_in("reader", "wrong"));
+    assert!(log_in("reader", "reader-password"));
+    run(&mut with(&["pull", &ours]));
+    run(&mut with(&[
+        "tag",
+        "base:1",
+        &format!("{at}/dev-local/team/docker:1"),
+    ]));
+    fails(&mut with(&[
+        "push",
+        &format!("{at}/dev-local/team/docker:1"),
+    ]));
+    assert!(log_in("writer", "writer-password"));
+    run(&mut with(&[
+        "push",
+        &format!("{at}/dev-local/team/docker:1"),
+    ]));
+    // A daemon's mirror is asked without what was meant for Docker Hub, or with what is wrong here: what everybody may goes on.
+    run(&mut with(&["rmi", "base:1"]));
+    run(&mut with(&["pull", "base:1"]));
+
+    // skopeo and podman
+    let authfile = dir.path().join("auth.json");
+    let policy = dir.path().join("policy.json");
+    fs::write(
+        &policy,
+        "{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}",
+    )
+    .unwrap();
+    let mut login = Command::new("skopeo");
+    login
+        .args([
+            "login",
+            "--tls-verify=false",
+            "-u",
+            "writer",
+            "--password-stdin",
+            &at,
+        ])
+        .arg("--authfile")
+        .arg(&authfile);
+    assert!(type_in(&mut login, "writer-password"));
+    run(Command::new("skopeo")
+        .arg("--policy")
+        .arg(&policy)
+        .args([
+            "copy",
+            "--src-tls-verify=false",
+            "--dest-tls-verify=false",
+            "--authfile",
+        ])
+        .arg(&authfile)
+        .arg(format!("docker://{ours}"))
+        .arg(format!("docker://{at}/dev-local/team/skopeo:1")));
+    let podman = Podman::start(&at);
+    fails(podman.command().args(["pull", "--tls-verify=false", &ours]));
+    let mut login = podman.command();
+    login
+        .args([
+            "login",
+            "--tls-verify=false",
+            "-u",
+            "reader",
+            "--password-stdin",
+            &at,
+        ])
+        .arg("--authfile")
+        .arg(&authfile);
+    assert!(type_in(&mut login, "reader-password"));
+    run(podman
+        .command()
+        .args(["pull", "--tls-verify=false", "--authfile"])
+        .arg(&authfile)
+        .arg(&ours));
+    let log = mirror.log();
+    assert!(
+        log.iter().all(|line| !line.contains("-password")),
+        "a password is in the log"
+    );
+}
