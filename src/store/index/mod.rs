@@ -7,6 +7,7 @@
 //!
 //! A row that cannot be read back (an unparsable digest) counts as absent.
 
+mod admissions;
 mod blobs;
 mod bounded;
 mod connection;
@@ -41,7 +42,7 @@ pub(super) use local::Work;
 pub use local::{Holdings, ImageState, LocalLink};
 pub use properties::{Criterion, FoundImage};
 pub use repositories::RepositoryRow;
-pub use rows::{EdgeRow, ForeignLayerRow, HistoryRow, ManifestRow, TagRow};
+pub use rows::{EdgeRow, ForeignLayerRow, HistoryRow, ManifestRow, StandingRow, TagRow};
 
 use crate::clock::Wall;
 use damage::Damage;

@@ -165,6 +165,7 @@ fn take_all(connection: &Connection, repo: &str) -> rusqlite::Result<Vec<Image>>
     }
     for statement in [
         "DELETE FROM origin WHERE repo = ?1",
+        "DELETE FROM admission WHERE repo = ?1",
         "DELETE FROM tag_list WHERE repo = ?1",
         "DELETE FROM referrer_list WHERE repo = ?1",
         "DELETE FROM tag_pin WHERE repo = ?1",

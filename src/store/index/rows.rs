@@ -81,3 +81,16 @@ pub struct HistoryRow {
     /// Why it came to be served.
     pub cause: String,
 }
+
+/// How a digest stands with the rules of a remote.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StandingRow {
+    /// When upstream first showed it.
+    pub first_seen: Option<Wall>,
+    /// What it was admitted under.
+    pub terms: Option<String>,
+    /// Whether something that contains it is admitted under the terms that were asked about.
+    pub vouched: bool,
+    /// Whether somebody pinned a tag to it, or to something that contains it.
+    pub pinned: bool,
+}

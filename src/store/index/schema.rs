@@ -171,6 +171,16 @@ const MIGRATIONS: &[&str] = &["
 ","
     -- What a repository key stood for when things were cached under it: its kind and its upstream.
     CREATE TABLE origin (repo TEXT NOT NULL PRIMARY KEY, origin TEXT NOT NULL) WITHOUT ROWID;
+","
+    -- What remotes with rules know of, since when, and under which terms it was admitted; NULL: not.
+    CREATE TABLE admission (
+        repo       TEXT NOT NULL,
+        name       TEXT NOT NULL,
+        digest     TEXT NOT NULL,
+        first_seen INTEGER NOT NULL,
+        terms      TEXT,
+        PRIMARY KEY (repo, name, digest)
+    ) WITHOUT ROWID;
 "];
 
 /// Why a database file cannot serve as the index.

@@ -593,3 +593,46 @@ async fn a_label_in_a_repository_is_found_by_the_label() {
         "{plan}"
     );
 }
+
+#[tokio::test]
+async fn what_is_admitted_vouches_for_what_it_contains() {
+    let dir = tempfile::tempdir().unwrap();
+    let (at, app) = (Wall::from_ms, name("team/app"));
+    let [root, config, subject] = [&b"root"[..], b"config", b"subject"].map(Digest::of);
+    for reopened in [false, true] {
+        let index = open(dir.path());
+        let standing = async |digest: &Digest, image: &Name, terms: &str| {
+            index.standing("hub", image, digest, terms).await.unwrap()
+        };
+        if !reopened {
+            let row = manifest(Some(&subject));
+            index
+                .record_manifest("hub", &app, &root, row)
+                .await
+                .unwrap();
+            assert_eq!(standing(&root, &app, "t").await, StandingRow::default());
+            // A clock that was ahead is taken back; one that is ahead changes nothing.
+            let lone = Digest::of(b"lone");
+            for (now, first) in [(9_000, 9_000), (5_000, 5_000), (7_000, 5_000)] {
+                let seen = index.see("hub", &app, &lone, at(now)).await.unwrap();
+                assert_eq!(seen, at(first));
+            }
+            assert_eq!(standing(&config, &app, "t").await, StandingRow::default());
+            index.admit("hub", &app, &root, "t", at(10)).await.unwrap();
+        }
+        assert_eq!(standing(&root, &app, "t").await.terms.as_deref(), Some("t"));
+        assert!(standing(&config, &app, "t").await.vouched);
+        assert!(!standing(&config, &app, "other").await.vouched);
+        assert!(!standing(&config, &name("team/b"), "t").await.vouched);
+        assert!(!standing(&subject, &app, "t").await.vouched);
+        assert!(!standing(&config, &app, "t").await.pinned);
+    }
+    let index = open(dir.path());
+    index
+        .admit_pinned("hub", &app, &root, at(20))
+        .await
+        .unwrap();
+    index.admit("hub", &app, &root, "t", at(30)).await.unwrap();
+    let standing = index.standing("hub", &app, &config, "x").await.unwrap();
+    assert!(standing.pinned && !standing.vouched);
+}
