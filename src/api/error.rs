@@ -368,6 +368,15 @@ impl ApiError {
                 .with(|parts| parts.retry_after = Some(RETRY_AFTER_OUTAGE)),
                 failed,
             ),
+            cache::Error::Refused(refusal) => (
+                Self::new(
+                    StatusCode::FORBIDDEN,
+                    ErrorCode::Denied,
+                    refusal.to_string(),
+                )
+                .with(|parts| parts.detail = json!({ "rule": refusal.rule.as_str() })),
+                CacheStatus::new(Outcome::Failed, Reason::NotAdmitted),
+            ),
             cache::Error::Mismatch => (
                 outage(
                     StatusCode::BAD_GATEWAY,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::admit::Rules;
+
 /// What becomes of a tag that upstream says is gone (a confirmed 404).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeletedUpstream {
@@ -24,6 +26,8 @@ pub struct Config {
     pub deleted_upstream: DeletedUpstream,
     /// Never speak to the upstream.
     pub offline: bool,
+    /// What new digests have to fulfil.
+    pub admit: Rules,
 }
 
 impl Default for Config {
@@ -34,6 +38,7 @@ impl Default for Config {
             stale_if_error: Duration::from_secs(30 * 24 * 3600),
             deleted_upstream: DeletedUpstream::Keep,
             offline: false,
+            admit: Rules::default(),
         }
     }
 }

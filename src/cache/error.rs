@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::admit::{Refusal, Rule};
 use crate::oci::manifest::ManifestError;
 use crate::{store, upstream};
 
@@ -32,6 +33,9 @@ pub enum Error {
     /// The disk or the index failed.
     #[error("the store failed: {0}")]
     Store(String),
+    /// A rule of this mirror refuses it.
+    #[error("{0}")]
+    Refused(Refusal),
     /// The fill that this request waited for was given up (shutdown, panic).
     #[error("the download was given up")]
     GivenUp,
@@ -49,6 +53,7 @@ impl Error {
             | Self::Manifest(_)
             | Self::Mismatch
             | Self::Store(_)
+            | Self::Refused(_)
             | Self::GivenUp => None,
         }
     }
@@ -57,6 +62,14 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Upstream(error) => error.retry_after(),
+            Self::Refused(refusal) => match refusal.rule {
+                Rule::MinAge { left, .. } => Some(left),
+                Rule::Deny
+                | Rule::Allow
+                | Rule::MaxSize { .. }
+                | Rule::Unsigned
+                | Rule::WrongSignature => None,
+            },
             Self::NotFound
             | Self::StillAbsent
             | Self::Offline

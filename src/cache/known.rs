@@ -53,6 +53,12 @@ impl PullThrough {
         Some(self.tag_row(name, tag).await?.served)
     }
 
+    /// What upstream was last seen to let a tag mean, where that is not what it is served as.
+    pub async fn held_back(&self, name: &Name, tag: &Tag) -> Option<Digest> {
+        let row = self.tag_row(name, tag).await?;
+        (row.observed != row.served).then_some(row.observed)
+    }
+
     /// What upstream was seen to let a tag mean over time, the latest first.
     pub async fn history(&self, name: &Name, tag: &Tag) -> Result<Vec<HistoryRow>, Error> {
         let Inner { key, shared, .. } = &*self.inner;

@@ -168,7 +168,7 @@ impl PullThrough {
         Ok((list, old(&failure)))
     }
 
-    async fn fetch_referrers(
+    pub(super) async fn fetch_referrers(
         &self,
         hops: &Hops,
         name: &Name,

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use lru::LruCache;
 use tracing::warn;
 
+use super::admit::Asked;
 use super::error::Error;
 use super::learn::{learn, recall};
 use super::pull_through::{Inner, PullThrough};
@@ -149,6 +150,18 @@ impl ToldMemory {
 impl PullThrough {
     /// A manifest by digest.
     pub async fn manifest_by_digest(
+        &self,
+        hops: &Hops,
+        name: &Name,
+        digest: &Digest,
+        want: Want,
+    ) -> Result<OpenManifest, Error> {
+        self.judge(hops, name, Asked::Digest, digest).await?;
+        self.open_manifest(hops, name, digest, want).await
+    }
+
+    /// The same, whatever the rules say of it.
+    pub(super) async fn open_manifest(
         &self,
         hops: &Hops,
         name: &Name,

@@ -5,7 +5,10 @@
 //! serves everyone who asks meanwhile.
 
 mod absence;
+mod admission;
+mod admit;
 pub mod config;
+mod cosign;
 mod error;
 mod fill;
 mod flight;
@@ -18,11 +21,14 @@ mod lists;
 mod manifests;
 mod pins;
 mod pull_through;
+mod refusals;
 mod source;
 mod status;
 mod tags;
 
+pub use admit::{Refusal, Rule, Rules};
 pub use config::{Config, DeletedUpstream};
+pub use cosign::{KeyError, PublicKey};
 pub use error::Error;
 pub use fill::{Fills, HOLD_BACK};
 pub use follow::{FAR_AHEAD, Promise, READ_CHUNK};

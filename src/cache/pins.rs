@@ -62,8 +62,9 @@ impl PullThrough {
         digest: &Digest,
         event: serde_json::Value,
     ) -> Result<(), Error> {
-        self.manifest_by_digest(hops, name, digest, Want::Body)
-            .await?;
+        // Whoever may pin decides; the rules are for what nobody looked at.
+        self.open_manifest(hops, name, digest, Want::Body).await?;
+        self.admit_pinned(name, digest).await;
         self.write_pin(name, tag, Some(digest), event).await
     }
 

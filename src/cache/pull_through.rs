@@ -73,6 +73,8 @@ pub(super) struct Inner {
     pub(super) pins: Arc<super::pins::Pins>,
     /// Whether another upstream has its key now: what this one says is written down no more.
     pub(super) retired: AtomicBool,
+    pub(super) judged: super::refusals::Judged,
+    pub(super) judgements: Flights<String, Result<(), Error>>,
     pub(super) told: super::manifests::ToldMemory,
     pub(super) lists: Flights<String, Result<Arc<Vec<String>>, Error>>,
     pub(super) referrer_lists: Flights<String, Result<bytes::Bytes, Error>>,
@@ -148,6 +150,8 @@ impl PullThrough {
                 ages: super::tags::Ages::new(),
                 pins: Arc::default(),
                 retired: AtomicBool::new(false),
+                judged: super::refusals::Judged::new(config.tag_ttl),
+                judgements: Flights::new("judge", tasks.clone()),
                 told: super::manifests::ToldMemory::new(),
                 lists: Flights::new("list tags", tasks.clone()),
                 referrer_lists: Flights::new("list referrers", tasks),
@@ -184,6 +188,17 @@ impl PullThrough {
 
     /// Opens a blob for reading, filling the store from upstream where it is not here.
     pub async fn open_blob(
+        &self,
+        hops: &Hops,
+        name: &Name,
+        digest: &Digest,
+    ) -> Result<OpenBlob, Error> {
+        self.judge_blob(hops, name, digest).await?;
+        self.open_any_blob(hops, name, digest).await
+    }
+
+    /// The same, whatever the rules say of it.
+    pub(super) async fn open_any_blob(
         &self,
         hops: &Hops,
         name: &Name,
@@ -324,6 +339,7 @@ impl PullThrough {
         name: &Name,
         digest: &Digest,
     ) -> Result<(Option<u64>, CacheStatus), Error> {
+        self.judge_blob(hops, name, digest).await?;
         let Inner {
             key,
             config,

@@ -73,6 +73,8 @@ pub enum Reason {
     Pushed,
     /// The tag was told what to mean.
     Pinned,
+    /// Upstream has another, which a rule of this mirror does not admit.
+    NotAdmitted,
     /// A foreign layer that would be fetched: its manifest says how long it is.
     Foreign,
 }
@@ -96,6 +98,7 @@ impl Reason {
             Self::Offline => "offline",
             Self::Pushed => "pushed",
             Self::Pinned => "pinned",
+            Self::NotAdmitted => "not-admitted",
             Self::Foreign => "foreign",
         }
     }
@@ -182,6 +185,9 @@ impl CacheStatus {
                 Some("stale: upstream no longer has this tag")
             }
             (Outcome::Stale, Reason::Offline) => Some("stale: this mirror is offline"),
+            (Outcome::Stale, Reason::NotAdmitted) => {
+                Some("stale: upstream has another, which this mirror does not admit yet")
+            }
             (Outcome::Stale, Reason::UpstreamSlow) => {
                 Some("stale: upstream did not answer in time")
             }

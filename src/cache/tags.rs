@@ -11,6 +11,7 @@ use lru::LruCache;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::admit::Asked;
 use super::config::DeletedUpstream;
 use super::error::Error;
 use super::freshness::{self, Decision, Known};
@@ -39,7 +40,7 @@ impl Ages {
         Self(Mutex::new(LruCache::new(AGES_MAX)))
     }
 
-    fn note(&self, key: &str, age: Duration) {
+    pub(super) fn note(&self, key: &str, age: Duration) {
         let Some(since) = Instant::now().checked_sub(age) else {
             return;
         };
@@ -92,14 +93,16 @@ impl PullThrough {
     ) -> Result<OpenManifest, Error> {
         let open = match self.inner.pins.get(name, tag) {
             Some((digest, _)) => {
-                let pinned = self.manifest_by_digest(hops, name, &digest, want).await?;
+                // The index may have been lost since it was pinned.
+                self.admit_pinned(name, &digest).await;
+                let pinned = self.open_manifest(hops, name, &digest, want).await?;
                 let outcome = pinned.status.outcome();
                 OpenManifest {
                     status: CacheStatus::new(outcome, Reason::Pinned),
                     ..pinned
                 }
             }
-            None => self.current(hops, name, tag, want).await?,
+            None => self.admitted(hops, name, tag, want).await?,
         };
         let media_type = &open.told.media_type;
         if accept.takes(media_type) || !(media_type.is_oci() || media_type.as_str() == DOCKER_LIST)
@@ -132,7 +135,7 @@ impl PullThrough {
     }
 
     /// What a tag means now, whatever its type.
-    async fn current(
+    pub(super) async fn current(
         &self,
         hops: &Hops,
         name: &Name,
@@ -153,7 +156,20 @@ impl PullThrough {
         )
         .await?;
         let known = row.as_ref().map(|row| self.known(name, tag, row));
+        if row.is_none()
+            && let Some(refusal) = self.inner.judged.refusal(&age_key(name, tag))
+        {
+            return Err(Error::Refused(refusal));
+        }
         match (freshness::decide(known, config), row) {
+            (Decision::Fresh { left }, Some(row))
+                if row.served != row.observed
+                    && self.holds_back(name, Asked::by(tag), &row.observed).await? =>
+            {
+                let status =
+                    CacheStatus::new(Outcome::Stale, Reason::NotAdmitted).with_ttl_left(left);
+                self.serve_old(hops, name, &row, want, status).await
+            }
             // What a HEAD announced and nobody has fetched yet may not be had any more: it is asked for again, and the old served if not.
             (Decision::Fresh { .. }, Some(row))
                 if row.served != row.observed && self.load(&row.observed).await?.is_none() =>
@@ -223,7 +239,13 @@ impl PullThrough {
         tag: &Tag,
         want: Want,
     ) -> Result<OpenManifest, Error> {
-        let (checked, joined) = self.check(hops, name, tag, want, Seen::Never).await?;
+        // What is too young whatever it is must not cost a pull.
+        let ask = if self.inner.config.admit.min_age.is_zero() {
+            want
+        } else {
+            Want::Head
+        };
+        let (checked, joined) = self.check(hops, name, tag, ask, Seen::Never).await?;
         let status = if joined {
             CacheStatus::new(Outcome::Joined, Reason::InFlight)
         } else {
@@ -310,6 +332,12 @@ impl PullThrough {
                     });
                 }
                 match self.body_of(hops, name, tag, &told.digest, status).await {
+                    Err(refused @ Error::Refused(_)) => {
+                        let status = CacheStatus::new(Outcome::Stale, Reason::NotAdmitted)
+                            .with_fwd_status(Some(200));
+                        let old = self.serve_old(hops, name, &row, want, status).await;
+                        old.map_err(|_gone| refused)
+                    }
                     Err(error) if servable => {
                         let status = CacheStatus::new(Outcome::Stale, Reason::UpstreamFailed)
                             .with_fwd_status(error.fwd_status())
@@ -326,6 +354,13 @@ impl PullThrough {
                 self.serve_old(hops, name, &row, want, status).await
             }
             Checked::Gone => Err(Error::NotFound),
+            // However long: this is what the rules ask for.
+            Checked::Failed(refused @ Error::Refused(_)) => {
+                let status = CacheStatus::new(Outcome::Stale, Reason::NotAdmitted)
+                    .with_fwd_status(Some(200));
+                let old = self.serve_old(hops, name, &row, want, status).await;
+                old.map_err(|_gone| refused)
+            }
             Checked::Failed(error) if freshness::may_serve_stale(known, config) => {
                 let status = CacheStatus::new(Outcome::Stale, Reason::UpstreamFailed)
                     .with_fwd_status(error.fwd_status())
@@ -400,7 +435,7 @@ impl PullThrough {
                             size,
                         };
                         return self
-                            .noted(name, tag, &told, false)
+                            .noted(hops, name, tag, &told, false)
                             .await
                             .map_or_else(Checked::Failed, |()| Checked::Means(told));
                     }
@@ -418,7 +453,7 @@ impl PullThrough {
         match self.fetch_manifest(hops, name, &reference).await {
             Ok((manifest, _)) => {
                 let told = OpenManifest::stored(manifest.clone(), CacheStatus::hit()).told;
-                self.noted(name, tag, &told, true)
+                self.noted(hops, name, tag, &told, true)
                     .await
                     .map_or_else(Checked::Failed, |()| Checked::Fetched(manifest))
             }
@@ -427,8 +462,15 @@ impl PullThrough {
         }
     }
 
-    /// Writes down what upstream says a tag means.
-    async fn noted(&self, name: &Name, tag: &Tag, told: &Told, fetched: bool) -> Result<(), Error> {
+    /// Writes down what upstream says a tag means. An error where the rules do not admit that; then the tag is served as before.
+    async fn noted(
+        &self,
+        hops: &Hops,
+        name: &Name,
+        tag: &Tag,
+        told: &Told,
+        fetched: bool,
+    ) -> Result<(), Error> {
         let Inner {
             key,
             config,
@@ -443,15 +485,22 @@ impl PullThrough {
         let index = shared.store.index();
         let now = clock::now();
         let before = recall("tag", config.offline, index.tag(key, name, tag)).await?;
-        let same = before
-            .as_ref()
-            .is_some_and(|row| row.observed == told.digest);
         if let Some(row) = before.as_ref().filter(|row| row.observed != told.digest) {
             info!(repository = key, %name, %tag, from = %row.observed, to = %told.digest, "a tag moved upstream");
         }
+        if let Err(error) = self.judge(hops, name, Asked::by(tag), &told.digest).await {
+            if let Error::Refused(refusal) = &error {
+                self.note_refused(name, tag, before, told, refusal).await;
+            }
+            return Err(error);
+        }
         // What is served moves when its manifest is here: a HEAD alone must not leave a tag without an answer during an outage.
         let served = match before.as_ref() {
-            Some(row) if !fetched && !same && self.load(&told.digest).await?.is_none() => {
+            Some(row)
+                if !fetched
+                    && row.served != told.digest
+                    && self.load(&told.digest).await?.is_none() =>
+            {
                 row.served.clone()
             }
             _ => told.digest.clone(),
@@ -567,7 +616,7 @@ impl PullThrough {
             },
         };
         let told = OpenManifest::stored(manifest.clone(), status).told;
-        self.noted(name, tag, &told, true).await?;
+        self.noted(hops, name, tag, &told, true).await?;
         Ok(OpenManifest::stored(manifest, status))
     }
 
@@ -585,13 +634,12 @@ impl PullThrough {
             return Ok(OpenManifest::stored(manifest, status));
         }
         warn!(repository = self.inner.key, %name, digest = %row.served, "a tag could be served stale, but its manifest was evicted");
-        let open = self
-            .manifest_by_digest(hops, name, &row.served, want)
-            .await?;
+        let open = self.open_manifest(hops, name, &row.served, want).await?;
         Ok(OpenManifest { status, ..open })
     }
 }
 
-fn age_key(name: &Name, tag: &Tag) -> String {
+/// The key of a tag in memory.
+pub(super) fn age_key(name: &Name, tag: &Tag) -> String {
     format!("{name}:{tag}")
 }

@@ -239,7 +239,18 @@ pub(super) struct Remote {
     pub(super) allow_addresses: Vec<Spanned<String>>,
     #[serde(default)]
     pub(super) foreign_layers: Vec<Spanned<String>>,
-    pub(super) admit: Option<Spanned<toml::Value>>,
+    #[serde(default)]
+    pub(super) admit: Admit,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Admit {
+    pub(super) min_age: Option<Span>,
+    pub(super) allow: Vec<Spanned<String>>,
+    pub(super) deny: Vec<Spanned<String>>,
+    pub(super) max_size: Option<Size>,
+    pub(super) cosign_key: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]

@@ -2,13 +2,15 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use toml::Spanned;
 use url::Url;
 
 use super::file;
 use super::resolve::{Reader, span, within};
-use crate::cache;
+use crate::cache::{self, PublicKey, Rules};
+use crate::globs::Globs;
 use crate::repository::{Key, RemoteSettings};
 use crate::secret::Secret;
 use crate::upstream::{CredentialConfig, ForeignLayers, SecretSource, Timeouts, UrlPattern};
@@ -19,7 +21,6 @@ pub(super) const CONCURRENT_MAX: usize = 1024;
 impl Reader<'_> {
     pub(super) fn remote(&mut self, key: Key, remote: file::Remote) -> Option<RemoteSettings> {
         let later = [
-            ("admit", &remote.admit),
             (
                 "limits.requests_per_second",
                 &remote.limits.requests_per_second,
@@ -86,6 +87,7 @@ impl Reader<'_> {
                 Some(file::Deleted::Keep) | None => cache::DeletedUpstream::Keep,
             },
             offline: remote.offline,
+            admit: self.admit(&key, remote.admit),
         };
         let timeouts = Timeouts {
             connect: within(remote.timeouts.connect, timeouts.connect),
@@ -113,6 +115,51 @@ impl Reader<'_> {
             timeouts,
             key,
         })
+    }
+
+    fn admit(&mut self, key: &Key, written: file::Admit) -> Rules {
+        Rules {
+            min_age: span(written.min_age, Duration::ZERO),
+            allow: self.names(&format!("remote.{key}.admit.allow"), &written.allow),
+            deny: self.names(&format!("remote.{key}.admit.deny"), &written.deny),
+            max_size: written.max_size.map(|size| size.0),
+            cosign_key: written
+                .cosign_key
+                .and_then(|path| self.public_key(key, &path)),
+        }
+    }
+
+    /// Patterns of image names.
+    fn names(&mut self, key: &str, written: &[Spanned<String>]) -> Globs {
+        let remedy = "write it like \"library/*\" or \"team/**\": the name as upstream knows it, without tag or digest";
+        for text in written {
+            // Tags and digests have others of these, so a pattern that has one fits nothing and would protect from nothing.
+            if text.get_ref().is_empty() || text.get_ref().contains([':', '@']) {
+                let title = format!("{key}: `{}` is no pattern of image names", text.get_ref());
+                self.problem(text.span(), title, remedy);
+            }
+        }
+        self.patterns(written, "library/*")
+    }
+
+    fn public_key(&mut self, key: &Key, written: &Spanned<PathBuf>) -> Option<PublicKey> {
+        let path = self.path(written.get_ref());
+        let problem = match std::fs::read_to_string(&path) {
+            Ok(pem) => match PublicKey::from_pem(pem.as_bytes()) {
+                Ok(key) => return Some(key),
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        self.problem(
+            written.span(),
+            format!(
+                "remote.{key}.admit.cosign_key: {} cannot be used: {problem}",
+                path.display()
+            ),
+            "name the public key that signatures are made for, as `cosign generate-key-pair` writes it to cosign.pub",
+        );
+        None
     }
 
     fn foreign_layers(&mut self, key: &Key, written: &[Spanned<String>]) -> ForeignLayers {

@@ -99,6 +99,11 @@ fn the_shipped_file_is_the_manual() {
         .filter_map(|line| line.strip_prefix("#: "))
         .collect();
     assert!(examples.len() >= 5);
+    // Keys are read when the configuration is.
+    let dir = tempfile::tempdir().unwrap();
+    let pair = rcgen::KeyPair::generate().unwrap();
+    std::fs::write(dir.path().join("cosign.pub"), pair.public_key_pem()).unwrap();
+    let file = dir.path().join("mirror.toml");
     for example in examples {
         let table = if example.starts_with("external_url")
             || example.starts_with("tls")
@@ -110,7 +115,8 @@ fn the_shipped_file_is_the_manual() {
             "[remote.a-b]\nurl = \"https://x\""
         };
         let environment = env(&[("HUB_PASSWORD", "x"), ("HOME", "/home/me")]);
-        load(Some(&format!("{table}\n{example}\n")), None, &environment)
+        let text = format!("{table}\n{example}\n");
+        load(Some(&text), Some(&file), &environment)
             .unwrap_or_else(|error| panic!("{example}: {error}"));
     }
 }
@@ -253,9 +259,24 @@ fn errors_point_at_file_line_key_and_remedy() {
             "a key of its own",
         ),
         (
-            "[remote.a-b]\nurl = \"https://x\"\nadmit = { min_age = \"72h\" }\n",
+            "[remote.a-b]\nurl = \"https://x\"\nadmit = { min_age = \"72\" }\n",
             "mirror.toml:3",
-            "not supported by this version",
+            "72",
+        ),
+        (
+            "[remote.a-b]\nurl = \"https://x\"\nadmit = { allow = [\n\"team/*\",\n\"nginx:1.*\"] }\n",
+            "mirror.toml:5",
+            "without tag or digest",
+        ),
+        (
+            "[remote.a-b]\nurl = \"https://x\"\nadmit = { deny = [\"team/[\"] }\n",
+            "mirror.toml:3",
+            "library/*",
+        ),
+        (
+            "[remote.a-b]\nurl = \"https://x\"\n[remote.a-b.admit]\ncosign_key = \"no-such.pub\"\n",
+            "mirror.toml:4",
+            "cosign generate-key-pair",
         ),
         (
             "[remote.a-b]\nurl = \"https://x\"\ncredentials = { username = \"me\" }\n",
@@ -310,6 +331,36 @@ fn credentials_in_their_forms() {
             .unwrap_err()
             .to_string()
             .contains("PW")
+    );
+}
+
+#[test]
+fn rules_of_admission() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = rcgen::KeyPair::generate().unwrap();
+    std::fs::write(dir.path().join("cosign.pub"), pair.public_key_pem()).unwrap();
+    let text = "[remote.a-b]\nurl = \"https://x\"\nadmit = { min_age = \"72h\", allow = [\"library/*\"], deny = [\"evil/**\"], max_size = \"20GiB\", cosign_key = \"cosign.pub\" }\n";
+    let file = dir.path().join("mirror.toml");
+    let rules = || {
+        let resolved = load(Some(text), Some(&file), &[]).map_err(|error| error.to_string())?;
+        Ok::<_, String>(resolved.remotes().next().unwrap().cache.admit.clone())
+    };
+    let read = rules().unwrap();
+    assert_eq!(
+        (read.min_age, read.max_size),
+        (Duration::from_secs(72 * 3600), Some(20 << 30))
+    );
+    assert!(read.allow.is_match("library/nginx") && read.deny.is_match("evil/a/b"));
+    assert!(read.cosign_key.is_some() && !read.is_empty());
+    assert_eq!(read, rules().unwrap());
+    let other = rcgen::KeyPair::generate().unwrap();
+    std::fs::write(dir.path().join("cosign.pub"), other.public_key_pem()).unwrap();
+    assert_ne!(read, rules().unwrap(), "another key is another rule");
+    std::fs::write(dir.path().join("cosign.pub"), pair.serialize_pem()).unwrap();
+    let report = rules().unwrap_err();
+    assert!(
+        report.contains("mirror.toml:3") && report.contains("BEGIN PUBLIC KEY"),
+        "{report}"
     );
 }
 

@@ -67,6 +67,11 @@ impl Error {
         self.verdict() == Verdict::Failed
     }
 
+    /// Whether a rule of this mirror refused it.
+    fn is_refusal(&self) -> bool {
+        matches!(self, Self::Remote(cache::Error::Refused(_)))
+    }
+
     /// Whether it says that the mirror may not ask.
     fn is_offline(&self) -> bool {
         matches!(self, Self::Remote(cache::Error::Offline))
@@ -93,7 +98,10 @@ impl Error {
                 cache::Error::Upstream(upstream) if upstream.kind() == Kind::Denied => {
                     Verdict::Absent
                 }
-                cache::Error::NotAcceptable(_) => Verdict::Final,
+                // Rules about names say who is asked for what, like patterns of members; the others are asked, and it is the answer if none
+                // of them has it. What stands under a name must not be had from another because this mirror does not want it.
+                cache::Error::Refused(refusal) if refusal.rule.is_of_name() => Verdict::Failed,
+                cache::Error::NotAcceptable(_) | cache::Error::Refused(_) => Verdict::Final,
                 cache::Error::Upstream(_)
                 | cache::Error::Manifest(_)
                 | cache::Error::Mismatch

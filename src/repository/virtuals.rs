@@ -57,6 +57,7 @@ pub struct Virtual {
 #[derive(Debug, Default)]
 struct Misses {
     outage: Option<Error>,
+    refusal: Option<Error>,
     absence: Option<Error>,
 }
 
@@ -86,6 +87,10 @@ impl Misses {
                 };
                 self.absence.get_or_insert(error);
             }
+            // It has been logged where it was decided.
+            Verdict::Failed if error.is_refusal() => {
+                self.refusal.get_or_insert(error);
+            }
             Verdict::Failed => {
                 warn!(member = %member.key, %error, "a member of a virtual repository failed; the others are asked");
                 self.outage.get_or_insert(error);
@@ -95,9 +100,10 @@ impl Misses {
         Ok(())
     }
 
-    /// Why nobody had it: a failure before an absence.
+    /// Why nobody had it: a failure before a refusal, and that before an absence.
     fn error(self) -> Error {
         self.outage
+            .or(self.refusal)
             .or(self.absence)
             .unwrap_or(Error::Remote(cache::Error::NotFound))
     }

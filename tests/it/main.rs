@@ -22,6 +22,7 @@
 mod support;
 
 mod access;
+mod admission;
 mod aql;
 mod artifactory;
 mod chain;

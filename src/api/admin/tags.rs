@@ -107,11 +107,17 @@ impl Api {
                 })
             })
             .collect();
+        let observed = match repository {
+            Repository::Remote(remote) => remote.held_back(&name, &tag).await,
+            Repository::Local(_) | Repository::Virtual(_) => None,
+        };
         Ok(respond::json(&json!({
             "repository": repository.key(),
             "image": name.as_str(),
             "tag": tag.as_str(),
             "digest": digest.map(|digest| digest.to_string()),
+            // What upstream says and is not served: not fetched yet, or not admitted.
+            "observed": observed.map(|digest| digest.to_string()),
             "pinned": pinned,
             "history": history,
         })))
