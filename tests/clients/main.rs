@@ -20,6 +20,7 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+mod admission;
 mod conformance;
 mod jfrog;
 mod logins;
