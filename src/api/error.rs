@@ -444,7 +444,9 @@ impl ApiError {
                 (parts.status == StatusCode::TOO_MANY_REQUESTS).then_some(RETRY_AFTER_OUTAGE);
             parts.retry_after = asked.or(parts.retry_after).or(limited);
             parts.cache = Some(cache);
-            parts.cause = Some(error.to_string());
+            // A refusal was logged where it was decided, once for all who ask.
+            let is_logged = matches!(error, cache::Error::Refused(_));
+            parts.cause = (!is_logged).then(|| error.to_string());
         })
     }
 

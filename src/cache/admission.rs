@@ -51,12 +51,24 @@ impl PullThrough {
         if config.admit.is_empty() {
             return Ok(());
         }
-        let key = format!("{} {name}@{digest}", asked.as_str());
-        if judged.is_admitted(&key) {
-            return Ok(());
+        match judged.refusal(&judged_key(name, asked, digest)) {
+            Some(refusal) => Err(Error::Refused(refusal)),
+            None => self.judge_again(hops, name, asked, digest).await,
         }
-        if let Some(refusal) = judged.refusal(&key) {
-            return Err(Error::Refused(refusal));
+    }
+
+    /// The same, where an earlier refusal does not count: upstream has just been asked what a tag means, which happens once in a TTL.
+    pub(super) async fn judge_again(
+        &self,
+        hops: &Hops,
+        name: &Name,
+        asked: Asked,
+        digest: &Digest,
+    ) -> Result<(), Error> {
+        let Inner { config, judged, .. } = &*self.inner;
+        let key = judged_key(name, asked, digest);
+        if config.admit.is_empty() || judged.is_admitted(&key) {
+            return Ok(());
         }
         let (this, hops, asked_name, wanted) =
             (self.clone(), hops.clone(), name.clone(), digest.clone());
@@ -69,7 +81,8 @@ impl PullThrough {
             Err(Error::Refused(refusal)) => {
                 judged.refuse(&key, refusal);
                 // Once, however it is asked for.
-                if judged.refuse(&format!("{name}@{digest}"), refusal) {
+                if !refusal.rule.is_of_name() && judged.refuse(&format!("{name}@{digest}"), refusal)
+                {
                     let (repository, rule) = (&self.inner.key, refusal.rule.as_str());
                     info!(repository, %name, %digest, rule, why = %refusal.rule, "a digest is not admitted");
                 }
@@ -87,8 +100,8 @@ impl PullThrough {
         tag: &Tag,
         want: Want,
     ) -> Result<OpenManifest, Error> {
-        if let Some(rule) = self.inner.config.admit.refuses_name(name) {
-            return Err(Error::Refused(Refusal { digest: None, rule }));
+        if let Some(refusal) = self.refuses_name(name) {
+            return Err(Error::Refused(refusal));
         }
         let open = self.current(hops, name, tag, want).await?;
         // What came before there were rules, or before these, has not been judged.
@@ -149,13 +162,28 @@ impl PullThrough {
         if recall("manifest", config.offline, row).await?.is_some() {
             return self.judge(hops, name, Asked::Digest, digest).await;
         }
-        let Some(rule) = config.admit.refuses_name(name) else {
-            return Ok(());
-        };
-        if self.standing(name, digest).await?.pinned {
-            return Ok(());
+        match self.refuses_name(name) {
+            Some(refusal) if !self.standing(name, digest).await?.pinned => {
+                Err(Error::Refused(refusal))
+            }
+            Some(_) | None => Ok(()),
         }
-        Err(Error::Refused(Refusal { digest: None, rule }))
+    }
+
+    /// What the patterns say of a name. Logged once for each.
+    fn refuses_name(&self, name: &Name) -> Option<Refusal> {
+        let Inner {
+            key,
+            config,
+            judged,
+            ..
+        } = &*self.inner;
+        let rule = config.admit.refuses_name(name)?;
+        let refusal = Refusal { digest: None, rule };
+        if judged.refuse(name.as_str(), &refusal) {
+            info!(repository = key, %name, rule = rule.as_str(), why = %rule, "an image is not admitted");
+        }
+        Some(refusal)
     }
 
     /// Whether what upstream says of a tag now waits to be admitted.
@@ -190,6 +218,7 @@ impl PullThrough {
         let written = index.admit_pinned(key, name, digest, clock::now());
         if learn("admission", written).await {
             judged.admit(&memory);
+            self.reconsider(name);
         }
     }
 
@@ -220,12 +249,12 @@ impl PullThrough {
         } = &*self.inner;
         let (rules, terms) = (&config.admit, config.admit.terms());
         let standing = self.standing(name, digest).await?;
-        let refused_name = rules.refuses_name(name);
+        let refused_name = self.refuses_name(name);
         if standing.pinned || (refused_name.is_none() && is_admitted(&standing, asked, &terms)) {
             return Ok(());
         }
-        if let Some(rule) = refused_name {
-            return Err(Error::Refused(Refusal { digest: None, rule }));
+        if let Some(refusal) = refused_name {
+            return Err(Error::Refused(refusal));
         }
         let index = shared.store.index();
         let mut facts = None;
@@ -265,9 +294,21 @@ impl PullThrough {
                 }
             }
         };
+        let vouches = rules.cosign_key.is_some() || !rules.min_age.is_zero();
+        if vouches && candidate.facts.is_none() {
+            // What it lists has to be known: clients that have an index ask for its platforms alone.
+            self.facts(hops, name, digest).await?;
+        }
         let terms = if about { ABOUT } else { &terms };
         learn("admission", index.admit(key, name, digest, terms, now)).await;
+        self.reconsider(name);
         Ok(())
+    }
+
+    /// Something of an image was admitted, and what it contains may have been refused before.
+    fn reconsider(&self, name: &Name) {
+        let begin = format!("{} {name}@", Asked::Digest.as_str());
+        self.inner.judged.reconsider(&begin);
     }
 
     async fn facts(&self, hops: &Hops, name: &Name, digest: &Digest) -> Result<Facts, Error> {
@@ -366,6 +407,10 @@ impl PullThrough {
         }
         Ok(payload.into())
     }
+}
+
+fn judged_key(name: &Name, asked: Asked, digest: &Digest) -> String {
+    format!("{} {name}@{digest}", asked.as_str())
 }
 
 /// Whether it was decided before that this may be served as what it is asked for.

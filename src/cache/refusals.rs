@@ -71,6 +71,16 @@ impl Judged {
         let same = |(known, _): (Refusal, Instant)| known.rule.as_str() == refusal.rule.as_str();
         !before.is_some_and(same)
     }
+
+    /// Forgets the refusals whose keys begin so: what they were founded on is no more.
+    pub(super) fn reconsider(&self, begin: &str) {
+        let mut refused = lock(&self.refused);
+        let keys = refused.iter().map(|(key, _)| key);
+        let keys: Vec<Box<str>> = keys.filter(|key| key.starts_with(begin)).cloned().collect();
+        for key in keys {
+            refused.pop(&key);
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -101,6 +111,11 @@ mod tests {
         assert_eq!(judged.refusal("old").unwrap().rule, Rule::WrongSignature);
         tokio::time::advance(Duration::from_secs(30)).await;
         assert_eq!(judged.refusal("old"), None);
+        judged.refuse("digest a@1", &refusal(Rule::Unsigned));
+        judged.refuse("digest b@1", &refusal(Rule::Unsigned));
+        judged.reconsider("digest a@");
+        assert_eq!(judged.refusal("digest a@1"), None);
+        assert!(judged.refusal("digest b@1").is_some());
         judged.admit("old");
         assert!(judged.is_admitted("old") && !judged.is_admitted("young"));
     }

@@ -488,7 +488,8 @@ impl PullThrough {
         if let Some(row) = before.as_ref().filter(|row| row.observed != told.digest) {
             info!(repository = key, %name, %tag, from = %row.observed, to = %told.digest, "a tag moved upstream");
         }
-        if let Err(error) = self.judge(hops, name, Asked::by(tag), &told.digest).await {
+        let asked = Asked::by(tag);
+        if let Err(error) = self.judge_again(hops, name, asked, &told.digest).await {
             if let Error::Refused(refusal) = &error {
                 self.note_refused(name, tag, before, told, refusal).await;
             }
