@@ -3,12 +3,15 @@
 //! A fill is a task of its own. It writes the staged file and says how far it has come; everyone, the one who started it included, reads
 //! that file. So a slow client holds nobody up, and who hangs up takes nothing from the others. A fill that nobody waits for any more goes
 //! on if a quarter is done; before that it stops and keeps its part, which the next request continues by `Range`.
+//! What URLs of a manifest bring is a fill of its own: a URL is anybody's, and one that stalls or lies is no other image's trouble.
 //! When the disk is full there is no file: the fill ends in [`Phase::NoRoom`] and every client reads upstream for itself.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use lru::LruCache;
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
@@ -22,9 +25,13 @@ use crate::oci::{Digest, Name};
 use crate::store::{Blob, CommitError, Part, StageError, Staged, Store};
 use crate::tasks::Tasks;
 use crate::telemetry::{Metrics, RepositoryLabels};
+use crate::upstream::ForeignUrl;
 
 /// How many bytes at the end of a blob are held back until its digest agreed.
 pub const HOLD_BACK: u64 = 64 * 1024;
+
+/// How many parts are remembered as having come from URLs.
+const PARTS_OF_URLS: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// How far a fill has come.
 #[derive(Debug, Clone)]
@@ -96,12 +103,21 @@ impl Drop for Seat {
     }
 }
 
-type Table = Arc<Mutex<HashMap<Digest, Arc<Fill>>>>;
+/// What is filled, and from which URLs; none: from the registry.
+type Target = (Digest, Arc<[ForeignUrl]>);
 
-/// Every fill of the process. Bytes are global: a digest is filled once, whichever repository asked.
+type Table = Arc<Mutex<HashMap<Target, Arc<Fill>>>>;
+
+/// Digests whose part came from URLs, so that no registry's fill goes on with what may be a lie. Forgotten by a restart: then such a part
+/// costs one download, after which it is gone.
+type PartsOfUrls = Arc<Mutex<LruCache<Digest, ()>>>;
+
+/// Every fill of the process. Bytes are global: what registries have is filled once for a digest, whichever repository asked, and what is
+/// at URLs once for those who name the same ones.
 #[derive(Debug, Clone)]
 pub struct Fills {
     table: Table,
+    parts_of_urls: PartsOfUrls,
     store: Store,
     tasks: Tasks,
     metrics: Arc<Metrics>,
@@ -121,6 +137,16 @@ impl Order {
     pub(super) fn is_foreign(&self) -> bool {
         !self.origin.urls.is_empty()
     }
+
+    fn target(&self) -> Target {
+        (self.origin.digest.clone(), Arc::clone(&self.origin.urls))
+    }
+
+    /// The fill to wait for: one that asks the same, or a registry's where there is one.
+    fn find<'a>(&self, table: &'a HashMap<Target, Arc<Fill>>) -> Option<&'a Arc<Fill>> {
+        let same = table.get(&self.target());
+        same.or_else(|| table.get(&(self.origin.digest.clone(), Arc::default())))
+    }
 }
 
 impl Fills {
@@ -128,22 +154,22 @@ impl Fills {
     pub fn new(store: Store, tasks: Tasks, metrics: Arc<Metrics>) -> Self {
         Self {
             table: Table::default(),
+            parts_of_urls: Arc::new(Mutex::new(LruCache::new(PARTS_OF_URLS))),
             store,
             tasks,
             metrics,
         }
     }
 
-    /// A seat at the fill of `digest`, if one is under way.
-    pub(super) fn under_way(&self, digest: &Digest) -> Option<Seat> {
-        lock(&self.table).get(digest).map(Seat::take)
+    /// A seat at the fill that `order` would wait for, if one is under way.
+    pub(super) fn under_way(&self, order: &Order) -> Option<Seat> {
+        order.find(&lock(&self.table)).map(Seat::take)
     }
 
     /// A seat at the fill that `order` names: one that is under way, or a new one. The flag says whether it was joined.
     pub(super) fn seat(&self, order: &Order) -> (Seat, bool) {
         let mut table = lock(&self.table);
-        let digest = &order.origin.digest;
-        if let Some(fill) = table.get(digest) {
+        if let Some(fill) = order.find(&table) {
             self.metrics.joins.get_or_create(&labels(&order.key)).inc();
             return (Seat::take(fill), true);
         }
@@ -157,13 +183,14 @@ impl Fills {
             left: Notify::new(),
         });
         let seat = Seat::take(&fill);
-        table.insert(digest.clone(), Arc::clone(&fill));
+        table.insert(order.target(), Arc::clone(&fill));
         let leader = Leader {
             entry: Entry {
                 table: Arc::clone(&self.table),
-                digest: digest.clone(),
+                target: order.target(),
                 fill,
             },
+            parts_of_urls: Arc::clone(&self.parts_of_urls),
             store: self.store.clone(),
             metrics: Arc::clone(&self.metrics),
             order: order.clone(),
@@ -207,7 +234,7 @@ async fn read_labels(store: &Store, blob: &Blob) {
 /// The fill's entry in the table; gone when dropped, by a panic too.
 struct Entry {
     table: Table,
-    digest: Digest,
+    target: Target,
     fill: Arc<Fill>,
 }
 
@@ -215,10 +242,10 @@ impl Entry {
     fn remove(&self) {
         let mut table = lock(&self.table);
         if table
-            .get(&self.digest)
+            .get(&self.target)
             .is_some_and(|fill| Arc::ptr_eq(fill, &self.fill))
         {
-            table.remove(&self.digest);
+            table.remove(&self.target);
         }
     }
 
@@ -244,6 +271,7 @@ impl Drop for Entry {
 /// The task that fills.
 struct Leader {
     entry: Entry,
+    parts_of_urls: PartsOfUrls,
     store: Store,
     metrics: Arc<Metrics>,
     order: Order,
@@ -262,9 +290,14 @@ enum Stop {
 impl Leader {
     async fn run(&mut self, stopping: &tokio_util::sync::CancellationToken) -> Phase {
         let digest = self.order.origin.digest.clone();
-        // The last leader may have committed between this request's look into the store and its seat.
+        // Another leader may have committed between this request's look into the store and its seat.
         match self.store.open_blob(&digest).await {
-            Ok(Some(blob)) => return self.committed(blob).await,
+            Ok(Some(blob)) => {
+                return match self.may_read(&blob).await {
+                    Ok(()) => self.committed(blob).await,
+                    Err(error) => Phase::Failed(error),
+                };
+            }
             Ok(None) => {}
             Err(error) => {
                 warn!(%error, %digest, "the store could not be read; upstream is asked instead");
@@ -288,7 +321,7 @@ impl Leader {
                     // What an earlier fill kept may still be continued when upstream is back.
                     let end = self.source_failed(error);
                     if held > 0 && !matches!(end, Error::Mismatch) {
-                        staged.keep().await;
+                        self.keep(staged).await;
                     } else {
                         staged.discard().await;
                     }
@@ -321,22 +354,59 @@ impl Leader {
         self.conclude(stop, staged, source).await
     }
 
+    /// Whether the image may read what has come meanwhile. Where another one brought it, that is for upstream or the URLs to say.
+    async fn may_read(&self, blob: &Blob) -> Result<(), Error> {
+        let Order { key, origin, .. } = &self.order;
+        let (name, digest) = (&origin.name, &origin.digest);
+        let linked = self.store.index().is_linked(key, name, digest).await;
+        if linked.unwrap_or(false) {
+            return Ok(());
+        }
+        let shown = if self.order.is_foreign() {
+            foreign::show_piece(origin, Known::Blob(blob)).await
+        } else {
+            Err(Error::NotFound)
+        };
+        if shown.is_ok() {
+            return Ok(());
+        }
+        let head = origin.upstream.head_blob(&origin.hops, name, digest).await;
+        match (head, shown) {
+            (Ok(_), _) => Ok(()),
+            // As everywhere: what is wrong with the URLs counts for more than that the registry does not have it.
+            (Err(_), Err(trouble)) if !trouble.is_absence() => Err(trouble),
+            (Err(error), _) => Err(Error::from_upstream(error)),
+        }
+    }
+
+    /// Leaves the part for the next fill, which is told whose it is.
+    async fn keep(&self, staged: Staged) {
+        if self.order.is_foreign() {
+            lock(&self.parts_of_urls).put(self.order.origin.digest.clone(), ());
+        }
+        staged.keep().await;
+    }
+
     /// A place in the store. What an interrupted fill left of a foreign layer may be of another image, so it is gone on with only where a URL
-    /// shows a piece of it.
+    /// shows a piece of it. What URLs left is nothing for a registry to go on with.
     async fn stage(&self) -> Result<Staged, StageError> {
         let Order {
             origin, expected, ..
         } = &self.order;
         let staged = self.store.stage(&origin.digest, *expected).await?;
         let held = staged.held();
-        if held == 0 || !self.order.is_foreign() {
+        if held == 0 {
             return Ok(staged);
         }
+        let is_of_urls = lock(&self.parts_of_urls).pop(&origin.digest).is_some();
         let part = staged.part();
-        if foreign::show_piece(origin, Known::Part(&part, held))
-            .await
-            .is_ok()
-        {
+        let goes_on = if self.order.is_foreign() {
+            let shown = foreign::show_piece(origin, Known::Part(&part, held)).await;
+            shown.is_ok()
+        } else {
+            !is_of_urls
+        };
+        if goes_on {
             return Ok(staged);
         }
         staged.discard().await;
@@ -368,7 +438,7 @@ impl Leader {
                     Err(StageError::Full) => return Stop::NoRoom,
                     Err(StageError::TooLong) => return Stop::Failed(Error::Mismatch),
                     Err(StageError::Io(error)) => {
-                        warn!(%error, digest = %self.entry.digest, "the disk failed during a fill");
+                        warn!(%error, digest = %self.order.origin.digest, "the disk failed during a fill");
                         return Stop::NoRoom;
                     }
                 },
@@ -383,7 +453,7 @@ impl Leader {
             Stop::End => match staged.commit().await {
                 Ok(blob) => self.committed(blob).await,
                 Err(CommitError::Mismatch { found }) => {
-                    warn!(digest = %self.entry.digest, %found, repository = self.order.key, "upstream sent other content than asked for; nothing of it is kept");
+                    warn!(digest = %self.order.origin.digest, %found, repository = self.order.key, "upstream sent other content than asked for; nothing of it is kept");
                     self.metrics
                         .digest_mismatches
                         .get_or_create(&labels(&self.order.key))
@@ -391,18 +461,18 @@ impl Leader {
                     Phase::Failed(Error::Mismatch)
                 }
                 Err(CommitError::Length { expected, found }) => {
-                    warn!(digest = %self.entry.digest, expected, found, repository = self.order.key, "upstream sent a blob of another length than announced; nothing of it is kept");
+                    warn!(digest = %self.order.origin.digest, expected, found, repository = self.order.key, "upstream sent a blob of another length than announced; nothing of it is kept");
                     Phase::Failed(Error::Mismatch)
                 }
                 // Verified, so it is served to those who wait; the next one fetches it again.
                 Err(CommitError::NotKept { blob, cause }) => {
-                    warn!(digest = %self.entry.digest, error = %cause, "a verified blob could not be kept");
+                    warn!(digest = %self.order.origin.digest, error = %cause, "a verified blob could not be kept");
                     Phase::Done(blob)
                 }
                 Err(CommitError::Stage(error)) => self.no_room(error, None, None),
             },
             Stop::Unwanted | Stop::ShuttingDown => {
-                staged.keep().await;
+                self.keep(staged).await;
                 Phase::Failed(Error::GivenUp)
             }
             Stop::NoRoom => {
@@ -424,7 +494,7 @@ impl Leader {
                 Phase::Failed(Error::Mismatch)
             }
             Stop::Failed(error) => {
-                staged.keep().await;
+                self.keep(staged).await;
                 Phase::Failed(error)
             }
         }
@@ -442,7 +512,7 @@ impl Leader {
         match error {
             SourceError::Upstream(error) => Error::from_upstream(error),
             SourceError::Length => {
-                warn!(digest = %self.entry.digest, repository = self.order.key, "upstream's answers do not agree about the length of a blob");
+                warn!(digest = %self.order.origin.digest, repository = self.order.key, "upstream's answers do not agree about the length of a blob");
                 Error::Mismatch
             }
         }
@@ -451,10 +521,10 @@ impl Leader {
     fn no_room(&self, error: StageError, part: Option<Part>, source: Option<Source>) -> Phase {
         match error {
             StageError::Full => {
-                warn!(digest = %self.entry.digest, "no room: passing through uncached, one upstream request a client");
+                warn!(digest = %self.order.origin.digest, "no room: passing through uncached, one upstream request a client");
             }
             error @ (StageError::TooLong | StageError::Io(_)) => {
-                warn!(%error, digest = %self.entry.digest, "the disk failed: passing through uncached, one upstream request a client");
+                warn!(%error, digest = %self.order.origin.digest, "the disk failed: passing through uncached, one upstream request a client");
             }
         }
         let total = source

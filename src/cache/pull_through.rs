@@ -235,7 +235,7 @@ impl PullThrough {
         if !linked {
             let others = shared
                 .fills
-                .under_way(digest)
+                .under_way(&order)
                 .filter(|seat| !seat.is_for(&order));
             let here = match &others {
                 None => recall("blob", config.offline, shared.store.open_blob(digest)).await?,

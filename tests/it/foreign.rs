@@ -741,3 +741,97 @@ async fn what_a_fill_left_is_gone_on_with_where_the_url_shows_a_piece_of_it() {
         assert_eq!(ranges[1], resumed);
     }
 }
+
+/// A URL that takes its time, or lies, is its own image's trouble.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_url_that_stalls_or_lies_holds_no_other_image_up() {
+    let (upstream, liar, web) = (
+        Upstream::start().await,
+        Upstream::start().await,
+        Upstream::start().await,
+    );
+    let layer = image::blob(1, 1_000_000);
+    for server in [&upstream, &liar, &web] {
+        server.hold_blob(&layer);
+    }
+    let gate = Gate::closed();
+    let lie = Act {
+        body: Some(image::noise(9, 1_000_000)),
+        gate: Some((300_000, gate.clone())),
+        ..Act::default()
+    };
+    liar.script("GET", "/files/", 99, lie);
+    let mirror = pulled(&upstream, &layer, &[url(&liar.url(), &layer)], LET_IN).await;
+    let honest = [url(&web.url(), &layer)];
+    upstream.hold("a/c", "1", &image_of(&layer, layer.size(), &honest));
+    assert_eq!(manifest(&mirror, "a/c").await, StatusCode::OK);
+    let client = mirror.client();
+    let path = format!("/v2/a/b/blobs/{}", layer.digest);
+    let mut lied_to = client.open(&path).await;
+    lied_to.take(100_000).await;
+    // Of the registry, and of a URL that is honest.
+    let others =
+        (0..6).map(|n| client.blob(if n % 2 == 0 { "a/other" } else { "a/c" }, &layer.digest));
+    assert!(
+        join_all(others)
+            .await
+            .iter()
+            .all(|answer| answer.is(&layer.bytes))
+    );
+    assert_eq!(upstream.count("GET", &layer.digest), 1);
+    assert!(
+        web.log()
+            .iter()
+            .filter(|seen| seen.header("range").is_none())
+            .count()
+            <= 1
+    );
+    gate.open();
+    assert!(lied_to.finish().await.end.is_err());
+    // What was right stays, and the parts are gone.
+    assert!(client.blob("a/other", &layer.digest).await.is(&layer.bytes));
+    assert_eq!(upstream.count("GET", &layer.digest), 1);
+    eventually!(mirror.files("staging").is_empty());
+    assert_eq!(
+        mirror
+            .files("blobs")
+            .iter()
+            .filter(|file| file.ends_with(&layer.digest[7..]))
+            .count(),
+        1
+    );
+}
+
+#[tokio::test]
+async fn what_a_url_left_of_a_layer_is_not_gone_on_with_by_the_registry() {
+    const MIB: usize = 1 << 20;
+    let (upstream, liar) = (Upstream::start().await, Upstream::start().await);
+    let layer = image::blob(1, 8 * MIB);
+    upstream.hold_blob(&layer);
+    liar.hold_blob(&layer);
+    let lie = Act {
+        body: Some(image::noise(9, 8 * MIB)),
+        gate: Some((MIB, Gate::closed())),
+        ..Act::default()
+    };
+    liar.script("GET", "/files/", 99, lie);
+    let mirror = pulled(&upstream, &layer, &[url(&liar.url(), &layer)], LET_IN).await;
+    let client = mirror.client();
+    let path = format!("/v2/a/b/blobs/{}", layer.digest);
+    let mut only = client.open(&path).await;
+    only.take(900_000).await;
+    drop(only);
+    eventually!(
+        mirror
+            .files("staging")
+            .iter()
+            .any(|part| part.metadata().unwrap().len() == MIB as u64)
+    );
+    eventually!(
+        mirror
+            .log()
+            .iter()
+            .any(|line| line.contains("\"complete\":false"))
+    );
+    assert!(client.blob("a/other", &layer.digest).await.is(&layer.bytes));
+}

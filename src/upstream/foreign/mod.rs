@@ -54,7 +54,7 @@ impl ForeignLayers {
 }
 
 /// A URL of a manifest that may be asked: `http` or `https`, no user name, let through by [`ForeignLayers`].
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ForeignUrl {
     url: Url,
     origin: Origin,
