@@ -19,6 +19,7 @@ use super::error::Error;
 use super::foreign::{self, Known};
 use super::learn::learn;
 use super::source::{Origin, Source, SourceError};
+use super::suspects::Suspects;
 use crate::oci::labels;
 use crate::oci::manifest::MANIFEST_MAX;
 use crate::oci::{Digest, Name};
@@ -118,6 +119,7 @@ type PartsOfUrls = Arc<Mutex<LruCache<Digest, ()>>>;
 pub struct Fills {
     table: Table,
     parts_of_urls: PartsOfUrls,
+    suspects: Suspects,
     store: Store,
     tasks: Tasks,
     metrics: Arc<Metrics>,
@@ -155,10 +157,16 @@ impl Fills {
         Self {
             table: Table::default(),
             parts_of_urls: Arc::new(Mutex::new(LruCache::new(PARTS_OF_URLS))),
+            suspects: Suspects::new(),
             store,
             tasks,
             metrics,
         }
+    }
+
+    /// The URLs that have lied.
+    pub(super) fn suspects(&self) -> Suspects {
+        self.suspects.clone()
     }
 
     /// A seat at the fill that `order` would wait for, if one is under way.
@@ -287,6 +295,16 @@ enum Stop {
     Failed(Error),
 }
 
+/// How one download ended.
+enum Attempt {
+    Over(Phase),
+    /// The content was wrong, and nobody has been given anything of it.
+    Wrong {
+        /// Who gave it, as far as that can be told.
+        by: Option<ForeignUrl>,
+    },
+}
+
 impl Leader {
     async fn run(&mut self, stopping: &tokio_util::sync::CancellationToken) -> Phase {
         let digest = self.order.origin.digest.clone();
@@ -303,31 +321,59 @@ impl Leader {
                 warn!(%error, %digest, "the store could not be read; upstream is asked instead");
             }
         }
-        let mut staged = match self.stage().await {
+        let mut origin = self.order.origin.clone();
+        let mut lied = false;
+        // Each URL can be blamed once, what an earlier fill left can be wrong, and the registry is left.
+        for _ in 0..origin.urls.len() + 2 {
+            match self.attempt(&origin, stopping).await {
+                Attempt::Over(Phase::Failed(error)) if lied && !matches!(error, Error::GivenUp) => {
+                    break;
+                }
+                Attempt::Over(end) => return end,
+                Attempt::Wrong { by } => {
+                    if let Some(url) = by {
+                        origin = origin.without(&url);
+                        lied = true;
+                    }
+                    self.phase.send_replace(Phase::Asking);
+                }
+            }
+        }
+        // That somebody lied counts for more than whatever is wrong with the others.
+        Phase::Failed(Error::Mismatch)
+    }
+
+    async fn attempt(
+        &self,
+        origin: &Origin,
+        stopping: &tokio_util::sync::CancellationToken,
+    ) -> Attempt {
+        let digest = &origin.digest;
+        let mut staged = match self.stage(origin).await {
             Ok(staged) => staged,
             // Upstream is asked all the same, so that what it does not have is not promised.
             Err(error) => {
-                return match Source::open(self.order.origin.clone(), 0, self.order.expected).await {
+                let asked = Source::open(origin.clone(), 0, self.order.expected).await;
+                return Attempt::Over(match asked {
                     Ok(source) => self.no_room(error, None, Some(source)),
                     Err(error) => Phase::Failed(self.source_failed(error)),
-                };
+                });
             }
         };
         let held = staged.held();
-        let mut source =
-            match Source::open(self.order.origin.clone(), held, self.order.expected).await {
-                Ok(source) => source,
-                Err(error) => {
-                    // What an earlier fill kept may still be continued when upstream is back.
-                    let end = self.source_failed(error);
-                    if held > 0 && !matches!(end, Error::Mismatch) {
-                        self.keep(staged).await;
-                    } else {
-                        staged.discard().await;
-                    }
-                    return Phase::Failed(end);
+        let mut source = match Source::open(origin.clone(), held, self.order.expected).await {
+            Ok(source) => source,
+            Err(error) => {
+                // What an earlier fill kept may still be continued when upstream is back.
+                let end = self.source_failed(error);
+                if held > 0 && !matches!(end, Error::Mismatch) {
+                    self.keep(staged).await;
+                } else {
+                    staged.discard().await;
                 }
-            };
+                return Attempt::Over(Phase::Failed(end));
+            }
+        };
         if held > 0 {
             info!(%digest, held, "resuming an interrupted fill");
             self.metrics
@@ -340,7 +386,7 @@ impl Leader {
         {
             let part = staged.part();
             staged.discard().await;
-            return self.no_room(error, (held > 0).then_some(part), Some(source));
+            return Attempt::Over(self.no_room(error, (held > 0).then_some(part), Some(source)));
         }
         self.phase.send_replace(Phase::Running {
             part: staged.part(),
@@ -351,7 +397,17 @@ impl Leader {
             .resumes
             .get_or_create(&labels(&self.order.key))
             .inc_by(source.resumed());
-        self.conclude(stop, staged, source).await
+        let end = self.conclude(stop, staged, &source).await;
+        if !matches!(end, Phase::Failed(Error::Mismatch)) || source.is_spent() {
+            return Attempt::Over(end);
+        }
+        let by = source.blame();
+        // Who reads what cannot be taken back is cut, and asks again; everybody else waits for another place.
+        let is_given = source.total().unwrap_or(source.position()) > HOLD_BACK;
+        if is_given || (by.is_none() && held == 0) {
+            return Attempt::Over(end);
+        }
+        Attempt::Wrong { by }
     }
 
     /// Whether the image may read what has come meanwhile. Where another one brought it, that is for upstream or the URLs to say.
@@ -389,10 +445,8 @@ impl Leader {
 
     /// A place in the store. What an interrupted fill left of a foreign layer may be of another image, so it is gone on with only where a URL
     /// shows a piece of it. What URLs left is nothing for a registry to go on with.
-    async fn stage(&self) -> Result<Staged, StageError> {
-        let Order {
-            origin, expected, ..
-        } = &self.order;
+    async fn stage(&self, origin: &Origin) -> Result<Staged, StageError> {
+        let expected = &self.order.expected;
         let staged = self.store.stage(&origin.digest, *expected).await?;
         let held = staged.held();
         if held == 0 {
@@ -448,7 +502,7 @@ impl Leader {
         }
     }
 
-    async fn conclude(&mut self, stop: Stop, staged: Staged, source: Source) -> Phase {
+    async fn conclude(&self, stop: Stop, staged: Staged, source: &Source) -> Phase {
         match stop {
             Stop::End => match staged.commit().await {
                 Ok(blob) => self.committed(blob).await,

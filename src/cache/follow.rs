@@ -72,25 +72,42 @@ pub(super) async fn whole_if_small(
         SourceError::Length => Error::Mismatch,
     };
     let taken = opened.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let mut source = match taken {
-        Some(source) if source.position() == 0 => source,
-        _ => Source::open(origin.clone(), 0, total)
-            .await
-            .map_err(failed)?,
-    };
-    let mut whole = BytesMut::new();
-    while let Some(bytes) = source.chunk().await.map_err(failed)? {
-        whole.extend_from_slice(&bytes);
-        if whole.len() as u64 > HOLD_BACK {
-            return Ok(None);
+    let mut taken = taken.filter(|source| source.position() == 0);
+    let (digest, mut origin) = (&origin.digest, origin.clone());
+    let mut lied = false;
+    loop {
+        let opened = match taken.take() {
+            Some(source) => Ok(source),
+            None => Source::open(origin.clone(), 0, total).await,
+        };
+        // That somebody lied counts for more than whatever is wrong with the others.
+        let failed = |error| if lied { Error::Mismatch } else { failed(error) };
+        let mut source = opened.map_err(failed)?;
+        let mut whole = BytesMut::new();
+        let read = loop {
+            match source.chunk().await {
+                Ok(Some(bytes)) => whole.extend_from_slice(&bytes),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+            if whole.len() as u64 > HOLD_BACK {
+                return Ok(None);
+            }
+        };
+        match read {
+            Ok(()) if Digest::of_with(digest.algorithm(), &whole) == *digest => {
+                return Ok(Some(whole.freeze()));
+            }
+            Err(error) if source.is_spent() || matches!(error, SourceError::Upstream(_)) => {
+                return Err(failed(error));
+            }
+            Ok(()) | Err(_) => {
+                tracing::warn!(%digest, "upstream sent other content than asked for; nothing of it is passed on");
+            }
         }
-    }
-    let digest = &origin.digest;
-    if Digest::of_with(digest.algorithm(), &whole) == *digest {
-        Ok(Some(whole.freeze()))
-    } else {
-        tracing::warn!(%digest, "upstream sent other content than asked for; nothing of it is passed on");
-        Err(Error::Mismatch)
+        let url = source.blame().ok_or(Error::Mismatch)?;
+        origin = origin.without(&url);
+        lied = true;
     }
 }
 
@@ -469,12 +486,16 @@ impl OwnStream {
                 }
                 Ok(None) => {
                     if promise == Promise::ToEnd && self.hasher.clone().finish() != self.digest {
+                        self.source.blame();
                         tracing::warn!(digest = %self.digest, "upstream sent other content than asked for; the transfer is cut");
                         return Err(BodyError::new("the content does not agree with its digest"));
                     }
                     self.ended = true;
                 }
                 Err(error) => {
+                    if matches!(error, SourceError::Length) {
+                        self.source.blame();
+                    }
                     debug!(%error, digest = %self.digest, "upstream failed under a reader");
                     return Err(BodyError::new("the download failed"));
                 }

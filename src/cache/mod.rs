@@ -24,6 +24,7 @@ mod pull_through;
 mod refusals;
 mod source;
 mod status;
+mod suspects;
 mod tags;
 
 pub use admit::{Refusal, Rule, Rules};

@@ -280,6 +280,7 @@ impl PullThrough {
             name: name.clone(),
             digest: digest.clone(),
             urls,
+            suspects: shared.fills.suspects(),
         };
         Ok(Order {
             key: key.clone(),
@@ -363,7 +364,7 @@ impl PullThrough {
         }
         // docker asks so before it fetches; nobody has to be asked for what the manifest says.
         if let Some(ForeignLayer { size, .. }) = self.foreign_layer(name, digest).await? {
-            let status = CacheStatus::new(Outcome::Hit, Reason::Foreign);
+            let status = CacheStatus::new(Outcome::None, Reason::Foreign);
             return Ok((Some(size), status));
         }
         let (head, joined) = self.head_upstream(hops, name, digest).await?;

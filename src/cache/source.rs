@@ -3,7 +3,8 @@
 //! A [`Source`] asks for the blob from its position on and asks again by `Range` after a cut, a stall or a reset. It knows nothing of
 //! digests: whoever consumes it verifies. Answers that do not fit (another total, another offset) are never appended; a 200 to a `Range`
 //! is read up to the position and continued from there, which is safe because the whole is verified at its end. A foreign layer is asked of
-//! its URLs in turn, then of the registry; for the same reason the next one may continue what another began.
+//! its URLs in turn, then of the registry, and last of the URLs that have lied before; for the same reason the next one may continue what
+//! another began. Who finds the whole wrong lays it to the first that gave something ([`Source::blame`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use tracing::{debug, warn};
 
+use super::suspects::Suspects;
 use crate::oci::{Digest, Name};
 use crate::upstream::{self, BlobStream, ForeignUrl, Hops, Kind, Span, Upstream};
 
@@ -30,22 +32,48 @@ pub(super) struct Origin {
     pub(super) digest: Digest,
     /// Where else, and first: the URLs that a manifest of the image names for this foreign layer, as far as they may be asked.
     pub(super) urls: Arc<[ForeignUrl]>,
+    /// Which URLs gave other content before.
+    pub(super) suspects: Suspects,
 }
 
 /// Who is asked. A URL is asked without credentials, which its type sees to.
-#[derive(Debug, Clone, Copy)]
-enum Place<'a> {
+#[derive(Debug, Clone)]
+enum Place {
     Registry,
-    Url(&'a ForeignUrl),
+    Url(ForeignUrl),
+}
+
+/// What has been heard of a place that does not give it. What is wrong with a URL counts for more than that the registry does not have it,
+/// which is what registries say of foreign layers; and that for more than that a URL does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Heard {
+    UrlAbsent,
+    Registry,
+    UrlTrouble,
 }
 
 impl Origin {
-    /// The URLs in their order, then the registry.
-    fn place(&self, turn: usize) -> Place<'_> {
-        self.urls.get(turn).map_or(Place::Registry, Place::Url)
+    /// The URLs in their order, then the registry; behind it those that have lied.
+    fn places(&self) -> Vec<Place> {
+        let lied = |url: &&ForeignUrl| self.suspects.holds(&self.digest, url);
+        let (suspects, urls): (Vec<_>, Vec<_>) = self.urls.iter().partition(lied);
+        let place = |url: &ForeignUrl| Place::Url(url.clone());
+        let mut places: Vec<Place> = urls.into_iter().map(place).collect();
+        places.push(Place::Registry);
+        places.extend(suspects.into_iter().map(place));
+        places
     }
 
-    async fn ask(&self, turn: usize, span: Span) -> Result<BlobStream, upstream::Error> {
+    /// The same, with `url` left out.
+    pub(super) fn without(&self, url: &ForeignUrl) -> Self {
+        let others = self.urls.iter().filter(|other| *other != url);
+        Self {
+            urls: others.cloned().collect(),
+            ..self.clone()
+        }
+    }
+
+    async fn ask(&self, place: &Place, span: Span) -> Result<BlobStream, upstream::Error> {
         let Self {
             upstream,
             hops,
@@ -53,7 +81,7 @@ impl Origin {
             digest,
             ..
         } = self;
-        match self.place(turn) {
+        match place {
             Place::Registry => upstream.get_blob(hops, name, digest, span).await,
             Place::Url(url) => upstream.get_foreign(hops, url, span).await,
         }
@@ -68,9 +96,9 @@ impl Origin {
             digest,
             ..
         } = self;
-        match self.place(0) {
-            Place::Registry => upstream.get_blob_ahead(hops, name, digest, span).await,
-            Place::Url(url) => upstream.get_foreign_ahead(hops, url, span).await,
+        match self.places().first() {
+            Some(Place::Url(url)) => upstream.get_foreign_ahead(hops, url, span).await,
+            Some(Place::Registry) | None => upstream.get_blob_ahead(hops, name, digest, span).await,
         }
     }
 }
@@ -79,10 +107,13 @@ impl Origin {
 #[derive(Debug)]
 pub(super) struct Source {
     origin: Origin,
-    /// Whose turn it is to be asked.
+    /// Who is asked, in turn.
+    places: Vec<Place>,
     turn: usize,
-    /// What was first wrong with a URL, other than that it does not have it.
-    trouble: Option<SourceError>,
+    /// Whose turn it was when the first byte of the blob came.
+    first: Option<usize>,
+    /// The weightiest of what was heard so far, the first of its kind.
+    failure: Option<(Heard, SourceError)>,
     position: u64,
     total: Option<u64>,
     stream: Option<BlobStream>,
@@ -116,9 +147,11 @@ impl Source {
         total: Option<u64>,
     ) -> Result<Self, SourceError> {
         let mut source = Self {
+            places: origin.places(),
             origin,
             turn: 0,
-            trouble: None,
+            first: None,
+            failure: None,
             position,
             total,
             stream: None,
@@ -148,6 +181,26 @@ impl Source {
         self.resumed
     }
 
+    /// Whether everybody has been asked and nobody gives it.
+    pub(super) const fn is_spent(&self) -> bool {
+        self.turn >= self.places.len()
+    }
+
+    /// The content was wrong: remembers the URL that it began with, if it did. The next one may have gone on with a lie, so that nobody
+    /// else can be told apart; nor can anybody where all have been asked and the whole never came.
+    pub(super) fn blame(&self) -> Option<ForeignUrl> {
+        if self.is_spent() {
+            return None;
+        }
+        let Some(Place::Url(url)) = self.first.and_then(|first| self.places.get(first)) else {
+            return None;
+        };
+        let digest = &self.origin.digest;
+        warn!(%digest, host = %url, "the URL of a foreign layer has other content; it is asked last from here on");
+        self.origin.suspects.note(digest, url);
+        Some(url.clone())
+    }
+
     /// The next bytes; `None` at the end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, SourceError> {
         loop {
@@ -165,6 +218,9 @@ impl Source {
                     self.skip -= skipped;
                     if bytes.is_empty() {
                         continue;
+                    }
+                    if self.position == 0 {
+                        self.first = Some(self.turn);
                     }
                     self.position += bytes.len() as u64;
                     if self.total.is_some_and(|total| self.position > total) {
@@ -186,18 +242,26 @@ impl Source {
         }
     }
 
-    /// Lets the next place have its turn; after the last one it says why there is nothing. What is wrong with a URL counts for more than
-    /// that the registry does not have it, which is what registries say of foreign layers.
+    /// Lets the next place have its turn; after the last one it says why there is nothing.
     fn go_on(&mut self, error: SourceError) -> Result<(), SourceError> {
-        let Place::Url(url) = self.origin.place(self.turn) else {
-            return Err(self.trouble.take().unwrap_or(error));
+        let heard = match self.places.get(self.turn) {
+            None | Some(Place::Registry) => Heard::Registry,
+            Some(Place::Url(url)) => {
+                warn!(digest = %self.origin.digest, host = %url, at = self.position, %error, "the URL of a foreign layer does not give it");
+                match &error {
+                    SourceError::Upstream(error) if is_absence(error) => Heard::UrlAbsent,
+                    SourceError::Upstream(_) | SourceError::Length => Heard::UrlTrouble,
+                }
+            }
         };
-        warn!(digest = %self.origin.digest, host = %url, at = self.position, %error, "the URL of a foreign layer does not give it");
-        if !matches!(&error, SourceError::Upstream(error) if is_absence(error)) {
-            self.trouble.get_or_insert(error);
-        }
+        let before = self.failure.take().filter(|(before, _)| *before >= heard);
+        let failure = before.unwrap_or((heard, error));
         self.turn += 1;
         self.tries = 0;
+        if self.is_spent() {
+            return Err(failure.1);
+        }
+        self.failure = Some(failure);
         Ok(())
     }
 
@@ -253,10 +317,11 @@ impl Source {
         } else {
             Span::From(self.position)
         };
-        let stream = match self.origin.ask(self.turn, span).await {
+        let place = self.places.get(self.turn).unwrap_or(&Place::Registry);
+        let stream = match self.origin.ask(place, span).await {
             // A Range that upstream cannot answer rightly is asked once more without one.
             Err(error) if !whole && error.kind() == Kind::BadAnswer => {
-                self.origin.ask(self.turn, Span::Whole).await?
+                self.origin.ask(place, Span::Whole).await?
             }
             other => other?,
         };

@@ -200,6 +200,8 @@ impl CacheStatus {
     pub fn header(self) -> Option<String> {
         let mut text = String::from("roadstead");
         text.push_str(match self.outcome {
+            // Neither found here nor asked for: its manifest says all there is to say.
+            Outcome::None if matches!(self.reason, Reason::Foreign) => "",
             Outcome::None => return None,
             Outcome::Hit => "; hit",
             Outcome::Miss => "; fwd=uri-miss; stored",
@@ -273,6 +275,12 @@ mod tests {
         assert_eq!(
             CacheStatus::new(Outcome::None, Reason::Unknown).header(),
             None
+        );
+        assert_eq!(
+            CacheStatus::new(Outcome::None, Reason::Foreign)
+                .header()
+                .unwrap(),
+            "roadstead; detail=foreign"
         );
     }
 }

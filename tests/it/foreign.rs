@@ -79,7 +79,7 @@ async fn ten_clients_and_one_fetch_without_a_login() {
     assert_eq!(head.header("content-length"), Some("3000000"));
     assert_eq!(
         head.header("cache-status"),
-        Some("roadstead; hit; detail=foreign")
+        Some("roadstead; detail=foreign")
     );
     assert_eq!(web.log().len(), 0);
     let answers = join_all((0..10).map(|_| client.blob("a/b", &layer.digest))).await;
@@ -834,4 +834,77 @@ async fn what_a_url_left_of_a_layer_is_not_gone_on_with_by_the_registry() {
             .any(|line| line.contains("\"complete\":false"))
     );
     assert!(client.blob("a/other", &layer.digest).await.is(&layer.bytes));
+}
+
+/// A lie, up to the end or up to a cut after which nothing more is given.
+fn lie(size: usize, cut: Option<usize>) -> Act {
+    Act {
+        body: Some(image::noise(9, size)),
+        cut,
+        ..Act::default()
+    }
+}
+
+#[tokio::test]
+async fn after_a_url_that_lies_the_next_one_is_asked_and_then_the_registry() {
+    const SMALL: usize = 50_000;
+    for (size, cut) in [
+        (SMALL, None),
+        (SMALL, Some(20_000)),
+        (1_000_000, None),
+        (1_000_000, Some(300_000)),
+    ] {
+        for has_second in [true, false] {
+            let (upstream, liar, web) = (
+                Upstream::start().await,
+                Upstream::start().await,
+                Upstream::start().await,
+            );
+            let layer = image::blob(1, size);
+            let good = if has_second { &web } else { &upstream };
+            good.hold_blob(&layer);
+            liar.hold_blob(&layer);
+            liar.script("GET", "/files/", 1, lie(size, cut));
+            if cut.is_some() {
+                liar.script("GET", "/files/", 99, Act::status(403));
+            }
+            liar.script("GET", "/files/", 99, lie(size, cut));
+            let urls = [url(&liar.url(), &layer), url(&web.url(), &layer)];
+            let mirror = pulled(&upstream, &layer, &urls, LET_IN).await;
+            let client = mirror.client();
+            // Who has been given bytes of it already cannot take them back.
+            if size > SMALL {
+                assert!(!client.blob("a/b", &layer.digest).await.is(&layer.bytes));
+            }
+            for _ in 0..2 {
+                let answer = client.blob("a/b", &layer.digest).await;
+                assert!(
+                    answer.is(&layer.bytes),
+                    "{size} {cut:?} {has_second} {answer:?}"
+                );
+            }
+            let log = liar.log();
+            let afresh = log.iter().filter(|seen| seen.header("range").is_none());
+            assert_eq!(afresh.count(), 1, "{size} {cut:?} {has_second}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_every_url_lies_each_is_asked_once_for_a_request() {
+    let (upstream, web) = (Upstream::start().await, Upstream::start().await);
+    let layer = image::blob(1, 1000);
+    web.hold_blob(&layer);
+    web.script("GET", "/files/", 4, lie(1000, None));
+    let at = url(&web.url(), &layer);
+    let urls = [format!("{at}?1"), format!("{at}?2")];
+    let more = format!("{LET_IN}\nnegative_ttl = \"1h\"");
+    let mirror = pulled(&upstream, &layer, &urls, &more).await;
+    let client = mirror.client();
+    for asked in [2, 4] {
+        assert_eq!(status(&client, &layer).await, StatusCode::BAD_GATEWAY);
+        assert_eq!(web.log().len(), asked);
+    }
+    // They are remembered as liars, and asked last all the same.
+    assert!(client.blob("a/b", &layer.digest).await.is(&layer.bytes));
 }
