@@ -592,3 +592,36 @@ async fn pages_of_other_sites_change_nothing() {
     let own = format!("http://{}", mirror.address());
     assert_eq!(send(("origin", own)).await.status, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn a_search_finds_nothing_of_a_repository_that_is_gone() {
+    let upstream = Upstream::start().await;
+    let image = image::small(Flavour::Oci, 1);
+    upstream.hold("team/app", "1", &image);
+    let mut mirror = Mirror::with(&[Remote::hub(&upstream.url())], "[local.old-local]\n").await;
+    let client = mirror.client();
+    assert!(client.has("docker-hub/team/app", "1", &image).await);
+    client.push("old-local/team/app", "1", &image).await;
+    let layer = image.layers()[0].digest[7..].to_owned();
+    let questions = [
+        "prop?docker.repoName=team/app".to_owned(),
+        "artifact?name=app".to_owned(),
+        format!("checksum?sha256={layer}"),
+    ];
+    let found = async |client: &Client, question: &str| {
+        let path = format!("/artifactory/api/search/{question}");
+        let found = client.get(&path).await.json();
+        found["results"].as_array().unwrap().len()
+    };
+    for question in &questions {
+        assert_eq!(found(&client, question).await, 2, "{question}");
+    }
+    mirror.terminate();
+    let without = "[storage]\nmin_free = \"1MiB\"\n[local.new-local]\n";
+    std::fs::write(mirror.configuration(), without).unwrap();
+    mirror.start().await;
+    let client = mirror.client();
+    for question in &questions {
+        assert_eq!(found(&client, question).await, 0, "{question}");
+    }
+}

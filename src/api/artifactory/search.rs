@@ -12,7 +12,8 @@ use crate::auth::Right;
 use crate::body::{Body, Chunks};
 use crate::oci::{Algorithm, Digest, Name, Tag};
 use crate::repository::Repository;
-use crate::store::index::{Criterion, FoundImage};
+use crate::store::index::items::ITEMS_TIME_MAX;
+use crate::store::index::{Criterion, FoundImage, IndexError};
 
 /// The most images in one answer.
 const FOUND_MAX: usize = 10_000;
@@ -64,7 +65,15 @@ impl Api {
         let repos = Self::searched(call)?;
         let index = self.config.store.index();
         let found = index.find(&criteria, &repos, FOUND_MAX).await;
-        let found = found.map_err(|error| ApiError::failed(&error))?;
+        let found = found.map_err(|error| match error {
+            IndexError::TookTooLong => ApiError::bad_request(format!(
+                "this takes more than {} s; name repositories in repos=, and an image, a label or a digest",
+                ITEMS_TIME_MAX.as_secs()
+            )),
+            IndexError::Closed | IndexError::RolledBack | IndexError::Database(_) => {
+                ApiError::failed(&error)
+            }
+        })?;
         let detail = call
             .headers
             .get("x-result-detail")
@@ -80,7 +89,8 @@ impl Api {
         Ok(respond::json(&json!({ "results": results })))
     }
 
-    /// The keys in `repos`; of a remote, by the name of its cache too.
+    /// The keys in `repos`; of a remote, by the name of its cache too. Where none is named, all that are there: the index knows others as
+    /// well, which have been taken away.
     fn searched(call: &Call<'_>) -> Result<Vec<String>, ApiError> {
         let repos = call.query.iter().filter(|(key, _)| key == "repos");
         let keys = repos.flat_map(|(_, value)| value.split(','));
@@ -98,6 +108,11 @@ impl Api {
                     known.push(repository.key().to_owned());
                 }
             }
+        }
+        if known.is_empty() {
+            let all = call.there.iter();
+            let holding = all.filter(|(_, one)| !matches!(one, Repository::Virtual(_)));
+            known.extend(holding.map(|(key, _)| key.as_str().to_owned()));
         }
         Ok(known)
     }

@@ -6,6 +6,7 @@ use rusqlite::types::Value as Sql;
 use rusqlite::{Connection, Row, params, params_from_iter};
 
 use super::convert::{digest, readable};
+use super::items::ITEMS_TIME_MAX;
 use super::{Index, Result};
 use crate::oci::{Digest, Name, Tag};
 
@@ -83,7 +84,8 @@ impl Index {
             .await
     }
 
-    /// The images that meet every criterion, in the order of repository, name and tag. `repos`: of these only, where there are any.
+    /// The images in `repos` that meet every criterion, in the order of repository, name and tag; [`super::IndexError::TookTooLong`] where
+    /// that takes more than [`ITEMS_TIME_MAX`].
     pub async fn find(
         &self,
         criteria: &[Criterion],
@@ -91,7 +93,7 @@ impl Index {
         most: usize,
     ) -> Result<Vec<FoundImage>> {
         let (sql, values) = query(criteria, repos, most);
-        self.read(move |connection| {
+        self.read_within(ITEMS_TIME_MAX, move |connection| {
             let mut statement = connection.prepare(&sql)?;
             readable(statement.query_map(params_from_iter(values), |row| {
                 Ok(FoundImage {
@@ -199,17 +201,15 @@ pub(super) fn query(criteria: &[Criterion], repos: &[String], most: usize) -> (S
             }
         });
     }
-    if !repos.is_empty() {
-        values.extend(repos.iter().cloned().map(Sql::Text));
-        // Few have a label; the planner does not know that, and would go through all tags of the repositories.
-        let column = if criteria.iter().any(names_few) {
-            "+tag.repo"
-        } else {
-            "tag.repo"
-        };
-        let each = vec!["?"; repos.len()].join(", ");
-        clauses.push(format!("{column} IN ({each})"));
-    }
+    values.extend(repos.iter().cloned().map(Sql::Text));
+    // Few have a label; the planner does not know that, and would go through all tags of the repositories.
+    let column = if criteria.iter().any(names_few) {
+        "+tag.repo"
+    } else {
+        "tag.repo"
+    };
+    let each = vec!["?"; repos.len()].join(", ");
+    clauses.push(format!("{column} IN ({each})"));
     values.push(Sql::Integer(i64::try_from(most).unwrap_or(i64::MAX)));
     let sql = format!(
         "SELECT tag.repo, tag.name, tag.tag, tag.served FROM tag WHERE {} ORDER BY tag.repo, tag.name, tag.tag LIMIT ?",
