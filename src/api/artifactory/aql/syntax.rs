@@ -244,19 +244,23 @@ impl Reader<'_> {
     }
 
     fn escape(&mut self) -> Result<char, Refused> {
-        let wrong = self.refuse("this is no escape: \\\" \\\\ \\/ \\b \\f \\n \\r \\t and \\u with four hex digits are, and \\u0000 is not");
+        let at = self.at;
+        // Places are counted from the beginning of the text, so only where something is wrong.
+        self.escaped().ok_or_else(|| {
+            Refused::new(self.text, at, "this is no escape: \\\" \\\\ \\/ \\b \\f \\n \\r \\t and \\u with four hex digits are, and \\u0000 is not")
+        })
+    }
+
+    fn escaped(&mut self) -> Option<char> {
         let letter = self.rest().chars().nth(1);
         if letter == Some('u') {
-            let first = self.code_unit().ok_or_else(|| wrong.clone())?;
+            let first = self.code_unit()?;
             let units = match first {
                 0xd800..=0xdbff => [Some(first), self.code_unit()],
                 _ => [Some(first), None],
             };
             let letter = char::decode_utf16(units.into_iter().flatten()).next();
-            return match letter {
-                Some(Ok(letter)) if letter != '\0' => Ok(letter),
-                _ => Err(wrong),
-            };
+            return letter?.ok().filter(|letter| *letter != '\0');
         }
         let letter = match letter {
             Some(letter @ ('"' | '\\' | '/')) => letter,
@@ -265,10 +269,10 @@ impl Reader<'_> {
             Some('n') => '\n',
             Some('r') => '\r',
             Some('t') => '\t',
-            _ => return Err(wrong),
+            _ => return None,
         };
         self.at += 2;
-        Ok(letter)
+        Some(letter)
     }
 
     /// `\uXXXX`.

@@ -248,6 +248,25 @@ fn what_is_refused_and_why() {
     }
 }
 
+/// Where something is wrong is counted only once something is.
+#[test]
+fn a_question_full_of_escapes_is_read_at_once() {
+    let question = |escapes: usize| {
+        let text = "\\n".repeat(escapes);
+        format!("items.find({{\"name\": \"{text}\"}})")
+    };
+    let time = |text: &str| {
+        let times = (0..5).map(|_| {
+            let start = tokio::time::Instant::now();
+            read(text).unwrap();
+            start.elapsed()
+        });
+        times.min().unwrap()
+    };
+    let (few, many) = (time(&question(1000)), time(&question(32_000)));
+    assert!(many < few * 150, "{few:?} {many:?}");
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_or_refused(text in any::<String>()) {
