@@ -92,6 +92,7 @@ impl Reader<'_> {
             Unfit::Circle(circle) if circle.iter().min() != Some(key) => return,
             Unfit::Circle(circle) => (circle.last(), "take one of them out"),
             Unfit::Empty(key) => (Some(key), "write members = [\"…\"]"),
+            Unfit::TooMany(key) => (Some(key), "take some of its members out"),
             Unfit::NoMember(member) => (Some(member), "name a configured one"),
             Unfit::NotLocal(_, target) => (Some(target), "name a [local.<key>] in deploy_to"),
             Unfit::NotAMember(_, target) => (Some(target), "put it into members"),

@@ -1,6 +1,6 @@
 //! What repositories are told, from the file or at run time, and what must be true of all of them together. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -11,6 +11,9 @@ use super::key::Key;
 use super::member::Filter;
 use crate::upstream::{CONCURRENT_DEFAULT, CredentialConfig, ForeignLayers, Timeouts};
 use crate::{cache, overlay};
+
+/// The most members of a virtual repository with those of its members in their place, and the most ways that are gone to find them.
+pub(super) const EXPANDED_MAX: usize = 1000;
 
 /// One repository.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,6 +102,11 @@ pub enum Unfit {
     /// It has no members.
     #[error("`{0}` has no members")]
     Empty(Key),
+    /// It has more than [`EXPANDED_MAX`] members, with those of its members.
+    #[error(
+        "`{0}` leads to more than {EXPANDED_MAX} repositories, counted once for each way and pattern"
+    )]
+    TooMany(Key),
     /// A member is no repository.
     #[error("a virtual repository names no repository: `{0}`")]
     NoMember(Key),
@@ -116,7 +124,9 @@ impl Unfit {
     /// The field of Artifactory's JSON that is wrong.
     pub const fn field(&self) -> &'static str {
         match self {
-            Self::Circle(_) | Self::Empty(_) | Self::NoMember(_) => "repositories",
+            Self::Circle(_) | Self::Empty(_) | Self::TooMany(_) | Self::NoMember(_) => {
+                "repositories"
+            }
             Self::NotLocal(..) | Self::NotAMember(..) => "defaultDeploymentRepo",
         }
     }
@@ -182,8 +192,17 @@ impl VirtualSettings {
         if self.members.is_empty() {
             return Err(Unfit::Empty(self.key.clone()));
         }
-        let mut members = Vec::new();
-        self.expand_into(&mut Vec::new(), &[], all, &mut members)?;
+        let mut expansion = Expansion {
+            all,
+            path: Vec::new(),
+            seen: HashMap::new(),
+            steps: 0,
+            members: Vec::new(),
+        };
+        if !expansion.enter(self, &[])? {
+            return Err(Unfit::TooMany(self.key.clone()));
+        }
+        let members = expansion.members;
         if let Some(target) = &self.deploy_to {
             let (key, target) = (self.key.clone(), target.clone());
             if !matches!(all.get(&target), Some(Settings::Local(_))) {
@@ -195,34 +214,60 @@ impl VirtualSettings {
         }
         Ok(members)
     }
+}
 
-    fn expand_into(
-        &self,
-        path: &mut Vec<Key>,
-        filters: &[Filter],
-        all: &AllSettings,
-        into: &mut Vec<MemberSettings>,
-    ) -> Result<(), Unfit> {
-        if let Some(at) = path.iter().position(|key| *key == self.key) {
-            let mut circle = path.split_off(at);
-            circle.push(self.key.clone());
+/// The members of a virtual repository as they are found.
+struct Expansion<'a> {
+    all: &'a AllSettings,
+    path: Vec<Key>,
+    /// What has been met, of whatever kind, with what it is asked for: a second time it adds nothing.
+    seen: HashMap<Key, Vec<Vec<Filter>>>,
+    steps: usize,
+    members: Vec<MemberSettings>,
+}
+
+impl Expansion<'_> {
+    /// Adds the members of `several`, asked for what `filters` take; false where there are too many.
+    fn enter(&mut self, several: &VirtualSettings, filters: &[Filter]) -> Result<bool, Unfit> {
+        if let Some(at) = self.path.iter().position(|key| *key == several.key) {
+            let mut circle = self.path.split_off(at);
+            circle.push(several.key.clone());
             return Err(Unfit::Circle(circle));
         }
-        path.push(self.key.clone());
-        for (key, filter) in &self.members {
+        self.path.push(several.key.clone());
+        for (key, filter) in &several.members {
+            let Some(member) = self.all.get(key) else {
+                return Err(Unfit::NoMember(key.clone()));
+            };
             let mut filters = filters.to_vec();
-            filters.push(filter.clone());
-            match all.get(key) {
-                Some(Settings::Virtual(inner)) => inner.expand_into(path, &filters, all, into)?,
-                Some(Settings::Remote(_) | Settings::Local(_)) => into.push(MemberSettings {
+            // What takes everything, or is among them already, narrows nothing.
+            if *filter != Filter::default() && !filters.contains(filter) {
+                filters.push(filter.clone());
+            }
+            let is_in_path = self.path.contains(key);
+            let seen = self.seen.entry(key.clone()).or_default();
+            if seen.contains(&filters) && !is_in_path {
+                continue;
+            }
+            seen.push(filters.clone());
+            self.steps += 1;
+            if self.steps > EXPANDED_MAX {
+                return Ok(false);
+            }
+            match member {
+                Settings::Virtual(inner) => {
+                    if !self.enter(inner, &filters)? {
+                        return Ok(false);
+                    }
+                }
+                Settings::Remote(_) | Settings::Local(_) => self.members.push(MemberSettings {
                     key: key.clone(),
                     filters,
                 }),
-                None => return Err(Unfit::NoMember(key.clone())),
             }
         }
-        path.pop();
-        Ok(())
+        self.path.pop();
+        Ok(true)
     }
 }
 
@@ -263,14 +308,61 @@ mod tests {
             .collect())
     }
 
+    fn local(name: &str) -> Settings {
+        Settings::Local(LocalSettings {
+            key: key(name),
+            config: overlay::Config::default(),
+        })
+    }
+
+    #[test]
+    fn who_is_led_to_more_than_once_is_asked_once() {
+        let diamond = [
+            local("a-local"),
+            several("left-v", &["a-local"], None),
+            several("right-v", &["left-v", "a-local"], None),
+            several("top-v", &["left-v", "right-v", "a-local"], Some("a-local")),
+        ];
+        assert_eq!(expand(&diamond, "top-v").unwrap(), ["a-local"]);
+        // Other patterns are another member.
+        let only = Filter {
+            include: crate::globs::Globs::parse(&["team/**"]).unwrap(),
+            ..Filter::default()
+        };
+        let mut narrowed = diamond.to_vec();
+        for settings in &mut narrowed {
+            if let Settings::Virtual(several) = settings
+                && several.key == key("right-v")
+            {
+                several.members[0].1 = only.clone();
+            }
+        }
+        assert_eq!(expand(&narrowed, "right-v").unwrap(), ["a-local"; 2]);
+        // Each level leads to the one below twice, so that there are 2^40 ways down.
+        let mut tower = vec![local("a-local"), several("v-0", &["a-local"], None)];
+        for level in 1..40 {
+            let below = format!("v-{}", level - 1);
+            tower.push(several(&format!("v-{level}"), &[&below, &below], None));
+        }
+        assert_eq!(expand(&tower, "v-39").unwrap(), ["a-local"]);
+        // The same with a pattern of its own for each way.
+        for (level, settings) in tower.iter_mut().enumerate() {
+            if let Settings::Virtual(several) = settings {
+                for (way, (_, filter)) in several.members.iter_mut().enumerate() {
+                    let pattern = format!("team/{level}/{way}");
+                    filter.exclude = crate::globs::Globs::parse(&[pattern]).unwrap();
+                }
+            }
+        }
+        let error = expand(&tower, "v-39").unwrap_err();
+        assert_eq!(
+            error,
+            "`v-39` leads to more than 1000 repositories, counted once for each way and pattern"
+        );
+    }
+
     #[test]
     fn members_of_members_stand_in_their_place() {
-        let local = |name: &str| {
-            Settings::Local(LocalSettings {
-                key: key(name),
-                config: overlay::Config::default(),
-            })
-        };
         let base = [local("a-local"), local("b-local"), local("c-local")];
         let with = |more: &[Settings]| [base.as_slice(), more].concat();
         let nested = with(&[
