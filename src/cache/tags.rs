@@ -406,8 +406,9 @@ impl PullThrough {
         }
         let row = shared.store.index().tag(key, name, tag).await.ok()??;
         let media_type = MediaType::parse(&row.media_type)?;
+        // What upstream said, and what type and size are of; it may be served later.
         row.gone.is_none().then_some(Told {
-            digest: row.served,
+            digest: row.observed,
             media_type,
             size: row.size,
         })
