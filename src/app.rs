@@ -68,6 +68,7 @@ pub async fn run(
         .map(Arc::new);
     let catalog = Catalog::open(workshop, file_settings(&config)).await?;
     catalog.collect_in_background(config.collection);
+    catalog.keep_quotas_in_background();
     let addresses = server.addresses();
     let mut own_hosts: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     own_hosts.extend(

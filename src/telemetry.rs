@@ -42,6 +42,24 @@ pub struct UpstreamLabels {
     pub outcome: String,
 }
 
+/// One credential of one upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct QuotaLabels {
+    /// Repository key of the remote.
+    pub repository: String,
+    /// What the credential is called: its user name, or `anonymous`.
+    pub credential: String,
+}
+
+/// What one upstream was waited for on our own account.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WaitLabels {
+    /// Repository key of the remote.
+    pub repository: String,
+    /// `place`, `turn`, `bandwidth`.
+    pub reason: &'static str,
+}
+
 type Latencies = Family<RepositoryLabels, Histogram, fn() -> Histogram>;
 
 /// Brings metrics up to date that mirror somebody else's figures.
@@ -63,6 +81,10 @@ pub struct Metrics {
     pub upstream_bytes: Family<RepositoryLabels, Counter>,
     /// Seconds until upstream's response head.
     pub upstream_seconds: Latencies,
+    /// Seconds that requests and transfers waited for their limits.
+    pub upstream_waits: Family<WaitLabels, Counter<f64, AtomicU64>>,
+    /// Body bytes from upstream after which the configured bandwidth asked for a pause.
+    pub upstream_paced_bytes: Family<RepositoryLabels, Counter>,
     /// Fills started.
     pub fills: Family<RepositoryLabels, Counter>,
     /// Requests that joined another's fill.
@@ -72,9 +94,9 @@ pub struct Metrics {
     /// Content from upstream that did not agree with its digest.
     pub digest_mismatches: Family<RepositoryLabels, Counter>,
     /// Pulls left by the upstream's own account.
-    pub quota_remaining: Family<RepositoryLabels, Gauge>,
+    pub quota_remaining: Family<QuotaLabels, Gauge>,
     /// Pulls granted by the upstream's own account.
-    pub quota_limit: Family<RepositoryLabels, Gauge>,
+    pub quota_limit: Family<QuotaLabels, Gauge>,
     /// Bytes of cached content on disk.
     pub cached_bytes: Gauge,
     /// Bytes of parts of interrupted downloads.
@@ -116,6 +138,8 @@ impl Metrics {
             upstream_requests: Family::default(),
             upstream_bytes: Family::default(),
             upstream_seconds: Family::new_with_constructor(latencies),
+            upstream_waits: Family::default(),
+            upstream_paced_bytes: Family::default(),
             fills: Family::default(),
             joins: Family::default(),
             resumes: Family::default(),
@@ -167,6 +191,18 @@ impl Metrics {
             Unit::Seconds,
             metrics.upstream_seconds.clone(),
         );
+        r.register_with_unit(
+            "upstream_waited",
+            "Time that requests and transfers waited for the limits of their upstream",
+            Unit::Seconds,
+            metrics.upstream_waits.clone(),
+        );
+        r.register_with_unit(
+            "upstream_paced",
+            "Body bytes after which the configured bandwidth asked for a pause",
+            Unit::Bytes,
+            metrics.upstream_paced_bytes.clone(),
+        );
         r.register("fills", "Downloads into the store", metrics.fills.clone());
         r.register(
             "joins",
@@ -184,12 +220,12 @@ impl Metrics {
             metrics.digest_mismatches.clone(),
         );
         r.register(
-            "quota_remaining",
+            "upstream_quota_remaining",
             "Pulls left by the upstream's account",
             metrics.quota_remaining.clone(),
         );
         r.register(
-            "quota_limit",
+            "upstream_quota_limit",
             "Pulls granted by the upstream's account",
             metrics.quota_limit.clone(),
         );

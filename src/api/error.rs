@@ -339,8 +339,8 @@ impl ApiError {
             Self::new(status, ErrorCode::Unavailable, message)
                 .with(|parts| parts.retry_after = Some(RETRY_AFTER_OUTAGE))
         };
-        let failed = CacheStatus::new(Outcome::Failed, Reason::UpstreamFailed)
-            .with_fwd_status(error.fwd_status());
+        let failed =
+            CacheStatus::new(Outcome::Failed, error.reason()).with_fwd_status(error.fwd_status());
         let asked = error.retry_after();
         let (answer, cache) = match error {
             cache::Error::NotFound => (
@@ -433,6 +433,15 @@ impl ApiError {
                     Kind::BreakerOpen => outage(
                         StatusCode::SERVICE_UNAVAILABLE,
                         "upstream keeps failing and is not asked for a moment, and nothing is cached",
+                    ),
+                    Kind::Throttled => outage(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "the upstream is asked no faster than this mirror's limits.requests_per_second lets it, and nothing is cached",
+                    ),
+                    Kind::QuotaKept => Self::new(
+                        StatusCode::TOO_MANY_REQUESTS,
+                        ErrorCode::TooManyRequests,
+                        "what is left of the upstream's pull quota is kept back (limits.keep_quota), and this is not cached",
                     ),
                     Kind::Loop => Self::looped(),
                 };

@@ -231,6 +231,7 @@ impl Api {
             | Route::Repositories { .. }
             | Route::System { .. }
             | Route::Audit
+            | Route::Quota
             | Route::Tag { .. }
             | Route::Token { .. }
             | Route::Registry { .. } => {}
@@ -294,6 +295,7 @@ impl Api {
                 self.require_login(call)?;
                 self.metrics_page(call.method)
             }
+            Route::Quota => self.quota(call, record),
             Route::Promote { prefix, .. } => {
                 let prefix = prefix.as_deref();
                 self.promote(call, Place { role, prefix }, body, record)

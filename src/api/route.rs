@@ -32,6 +32,8 @@ pub(super) enum Route {
     System { what: String },
     /// `/admin/audit`
     Audit,
+    /// `/admin/quota`
+    Quota,
     /// `/admin/tags/<key>/<image>/<tag>`, from the key on
     Tag { path: String },
     /// `…/v2/token`, with what stood before `/v2`
@@ -47,7 +49,12 @@ impl Route {
     /// Whether a listener for administration has it.
     pub(super) const fn is_administration(&self) -> bool {
         match self {
-            Self::Live | Self::Ready | Self::Metrics | Self::Audit | Self::Tag { .. } => true,
+            Self::Live
+            | Self::Ready
+            | Self::Metrics
+            | Self::Audit
+            | Self::Quota
+            | Self::Tag { .. } => true,
             Self::Promote { .. }
             | Self::Artifact { .. }
             | Self::Storage { .. }
@@ -72,6 +79,7 @@ impl Route {
             | Self::Ready
             | Self::Metrics
             | Self::Audit
+            | Self::Quota
             | Self::Tag { .. }
             | Self::Token { .. }
             | Self::Registry { .. } => false,
@@ -86,6 +94,7 @@ pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
         "/readyz" => return Ok(Route::Ready),
         "/metrics" => return Ok(Route::Metrics),
         "/admin/audit" => return Ok(Route::Audit),
+        "/admin/quota" => return Ok(Route::Quota),
         _ => {}
     }
     if let Some(tag) = path.strip_prefix("/admin/tags/") {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::admit::{Refusal, Rule};
+use super::status::Reason;
 use crate::oci::manifest::ManifestError;
 use crate::{store, upstream};
 
@@ -55,6 +56,23 @@ impl Error {
             | Self::Store(_)
             | Self::Refused(_)
             | Self::GivenUp => None,
+        }
+    }
+
+    /// The reason of an answer that is given in its place: what was known before, or none.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Upstream(error) if error.kind() == upstream::Kind::QuotaKept => Reason::QuotaKept,
+            Self::Refused(_) => Reason::NotAdmitted,
+            Self::Upstream(_)
+            | Self::NotFound
+            | Self::StillAbsent
+            | Self::Offline
+            | Self::NotAcceptable(_)
+            | Self::Manifest(_)
+            | Self::Mismatch
+            | Self::Store(_)
+            | Self::GivenUp => Reason::UpstreamFailed,
         }
     }
 

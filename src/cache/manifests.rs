@@ -351,6 +351,7 @@ impl PullThrough {
             .run(memory, || async move {
                 let body = this.inner.upstream.get_manifest(&hops, &asked, &wanted).await.map_err(Error::from_upstream)?;
                 let manifest = this.verified(&wanted, body)?;
+                this.pass_promise_on(&manifest);
                 let stored = this.inner.shared.store.put(&manifest.digest, manifest.bytes.clone()).await;
                 if let Err(error) = stored {
                     // Nothing is lost by answering from memory; the next request fetches again.

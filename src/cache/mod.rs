@@ -22,6 +22,7 @@ mod manifests;
 mod pins;
 mod pull_through;
 mod refusals;
+mod reserve;
 mod source;
 mod status;
 mod suspects;

@@ -186,6 +186,11 @@ impl PullThrough {
         &self.inner.key
     }
 
+    /// Its upstream.
+    pub fn upstream(&self) -> &Upstream {
+        &self.inner.upstream
+    }
+
     /// Opens a blob for reading, filling the store from upstream where it is not here.
     pub async fn open_blob(
         &self,

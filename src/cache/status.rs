@@ -63,6 +63,8 @@ pub enum Reason {
     UpstreamFailed,
     /// Upstream took too long to confirm.
     UpstreamSlow,
+    /// Refreshing it would use what is kept of the pull quota.
+    QuotaKept,
     /// Upstream says it is gone.
     GoneUpstream,
     /// A 404 that is still remembered.
@@ -93,6 +95,7 @@ impl Reason {
             Self::DiskFull => "disk-full",
             Self::UpstreamFailed => "upstream-failed",
             Self::UpstreamSlow => "upstream-slow",
+            Self::QuotaKept => "quota-kept",
             Self::GoneUpstream => "gone-upstream",
             Self::Negative => "negative",
             Self::Offline => "offline",
@@ -184,6 +187,9 @@ impl CacheStatus {
             (Outcome::Stale, Reason::GoneUpstream) => {
                 Some("stale: upstream no longer has this tag")
             }
+            (Outcome::Stale, Reason::QuotaKept) => {
+                Some("stale: what is left of the upstream's pull quota is kept")
+            }
             (Outcome::Stale, Reason::Offline) => Some("stale: this mirror is offline"),
             (Outcome::Stale, Reason::NotAdmitted) => {
                 Some("stale: upstream has another, which this mirror does not admit yet")
@@ -263,6 +269,16 @@ mod tests {
             "roadstead; fwd=stale; fwd-status=503; ttl=-60"
         );
         assert_eq!(stale.warning(), Some("stale: upstream could not be asked"));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_quota_is_a_reason_of_its_own() {
+        let stale = CacheStatus::new(Outcome::Stale, Reason::QuotaKept);
+        assert_eq!(
+            stale.header().unwrap(),
+            "roadstead; fwd=stale; detail=quota-kept"
+        );
+        assert!(stale.warning().unwrap().contains("quota"));
     }
 
     #[test]

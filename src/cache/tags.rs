@@ -174,7 +174,11 @@ impl PullThrough {
             (Decision::Fresh { .. }, Some(row))
                 if row.served != row.observed && self.load(&row.observed).await?.is_none() =>
             {
-                self.revalidate(hops, name, tag, row, want).await
+                if self.may_move(&row, &row.observed, &row.media_type).await? {
+                    self.revalidate(hops, name, tag, row, want).await
+                } else {
+                    self.serve_kept(hops, name, &row, want).await
+                }
             }
             (Decision::Fresh { left }, Some(row)) => {
                 self.serve(hops, name, tag, (&row, left), want).await
@@ -317,6 +321,15 @@ impl PullThrough {
                     CacheStatus::new(outcome, reason),
                 ))
             }
+            Checked::Means(told)
+                if servable
+                    && moved(&told.digest)
+                    && !self
+                        .may_move(&row, &told.digest, told.media_type.as_str())
+                        .await? =>
+            {
+                self.serve_kept(hops, name, &row, want).await
+            }
             Checked::Means(told) => {
                 let outcome = if moved(&told.digest) {
                     Outcome::Miss
@@ -339,7 +352,7 @@ impl PullThrough {
                         old.map_err(|_gone| refused)
                     }
                     Err(error) if servable => {
-                        let status = CacheStatus::new(Outcome::Stale, Reason::UpstreamFailed)
+                        let status = CacheStatus::new(Outcome::Stale, error.reason())
                             .with_fwd_status(error.fwd_status())
                             .with_ttl_over(over);
                         self.serve_old(hops, name, &row, want, status).await
@@ -362,7 +375,7 @@ impl PullThrough {
                 old.map_err(|_gone| refused)
             }
             Checked::Failed(error) if freshness::may_serve_stale(known, config) => {
-                let status = CacheStatus::new(Outcome::Stale, Reason::UpstreamFailed)
+                let status = CacheStatus::new(Outcome::Stale, error.reason())
                     .with_fwd_status(error.fwd_status())
                     .with_ttl_over(over);
                 self.serve_old(hops, name, &row, want, status)
@@ -496,7 +509,8 @@ impl PullThrough {
             }
             return Err(error);
         }
-        // What is served moves when its manifest is here: a HEAD alone must not leave a tag without an answer during an outage.
+        // What is served moves when its manifest is here: a HEAD alone, or several, must not leave a tag without an answer while it
+        // cannot be fetched.
         let served = match before.as_ref() {
             Some(row)
                 if !fetched
@@ -582,7 +596,7 @@ impl PullThrough {
         let status = CacheStatus::new(Outcome::Miss, Reason::Unknown);
         match self.body_of(hops, name, tag, &row.observed, status).await {
             Err(error) if row.served != row.observed => {
-                let status = CacheStatus::new(Outcome::Stale, Reason::UpstreamFailed)
+                let status = CacheStatus::new(Outcome::Stale, error.reason())
                     .with_fwd_status(error.fwd_status());
                 self.serve_old(hops, name, row, want, status)
                     .await
@@ -624,7 +638,7 @@ impl PullThrough {
 
     /// The last digest that was served for a tag. Its bytes may have been evicted; then upstream is asked by digest, which is no question
     /// about the tag.
-    async fn serve_old(
+    pub(super) async fn serve_old(
         &self,
         hops: &Hops,
         name: &Name,

@@ -3,6 +3,7 @@
 mod check;
 mod gc;
 mod output;
+mod quota;
 mod serve;
 mod user;
 mod verify;
@@ -61,6 +62,8 @@ enum Command {
     Check,
     /// Remove what nothing refers to from the local repositories of a store that no mirror is running on
     Gc(gc::Arguments),
+    /// Show what is left of the upstreams' pull quotas, as they last told
+    Quota(quota::Arguments),
     /// Hash every blob of a store that no mirror is running on; what is damaged is moved aside
     Verify(verify::Arguments),
     /// Add, remove and list users; passwords are read from standard input
@@ -103,6 +106,9 @@ pub fn main() -> ExitCode {
         },
         Command::Gc(arguments) => {
             with_config(&cli, |resolved, _proxy| gc::run(resolved, arguments))
+        }
+        Command::Quota(arguments) => {
+            with_config(&cli, |resolved, _proxy| quota::run(&resolved, arguments))
         }
         Command::Verify(arguments) => {
             with_config(&cli, |resolved, _proxy| verify::run(resolved, arguments))

@@ -10,7 +10,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, IntoDeserializer as _, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
-use super::units::{Size, Span, Timeout};
+use super::units::{Bandwidth, Size, Span, Timeout};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -274,9 +274,9 @@ pub(super) struct Credential {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RemoteLimits {
     pub(super) concurrent: Option<Spanned<usize>>,
-    pub(super) requests_per_second: Option<Spanned<toml::Value>>,
-    pub(super) bandwidth: Option<Spanned<toml::Value>>,
-    pub(super) keep_quota: Option<Spanned<toml::Value>>,
+    pub(super) requests_per_second: Option<Spanned<u32>>,
+    pub(super) bandwidth: Option<Spanned<Bandwidth>>,
+    pub(super) keep_quota: Option<u32>,
 }
 
 #[derive(Debug, Deserialize, Default)]

@@ -1,5 +1,6 @@
 //! `[remote.<key>]` tables: where the upstream is, what to log in with, how long its answers are good for.
 
+use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,30 +14,19 @@ use crate::cache::{self, PublicKey, Rules};
 use crate::globs::Globs;
 use crate::repository::{Key, RemoteSettings};
 use crate::secret::Secret;
-use crate::upstream::{CredentialConfig, ForeignLayers, SecretSource, Timeouts, UrlPattern};
+use crate::upstream::{
+    Allowance, CredentialConfig, ForeignLayers, SecretSource, Timeouts, UrlPattern,
+};
 
 /// The most requests under way at a time that may be configured for one upstream.
 pub(super) const CONCURRENT_MAX: usize = 1024;
+/// The most requests a second that may be configured for one upstream.
+const REQUESTS_PER_SECOND_MAX: u32 = 1_000_000;
+/// The least bandwidth that may be configured: below, transfers stand still for longer than anyone waits.
+const BANDWIDTH_MIN: u64 = 64 * 1024;
 
 impl Reader<'_> {
     pub(super) fn remote(&mut self, key: Key, remote: file::Remote) -> Option<RemoteSettings> {
-        let later = [
-            (
-                "limits.requests_per_second",
-                &remote.limits.requests_per_second,
-            ),
-            ("limits.bandwidth", &remote.limits.bandwidth),
-            ("limits.keep_quota", &remote.limits.keep_quota),
-        ];
-        for (name, value) in later {
-            if let Some(value) = value {
-                self.problem(
-                    value.span(),
-                    format!("remote.{key}.{name} is not supported by this version"),
-                    "remove it",
-                );
-            }
-        }
         let url = match Url::parse(remote.url.get_ref()) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() => {
                 Some(url)
@@ -62,6 +52,7 @@ impl Reader<'_> {
                 "credentials have a key of their own: credentials = { … }",
             );
         }
+        let allowance = self.allowance(&key, &remote.limits);
         let concurrent = remote.limits.concurrent.unwrap_or(Spanned::new(0..0, 8));
         if !(1..=CONCURRENT_MAX).contains(concurrent.get_ref()) {
             self.problem(
@@ -112,6 +103,7 @@ impl Reader<'_> {
             foreign_layers,
             ca: remote.ca.map(|path| self.path(&path)),
             concurrent: concurrent.into_inner(),
+            allowance,
             timeouts,
             key,
         })
@@ -160,6 +152,38 @@ impl Reader<'_> {
             "name the public key that signatures are made for, as `cosign generate-key-pair` writes it to cosign.pub",
         );
         None
+    }
+
+    fn allowance(&mut self, key: &Key, limits: &file::RemoteLimits) -> Allowance {
+        let requests_per_second = limits.requests_per_second.as_ref().and_then(|written| {
+            let rate = NonZeroU32::new(*written.get_ref());
+            let rate = rate.filter(|rate| rate.get() <= REQUESTS_PER_SECOND_MAX);
+            if rate.is_none() {
+                self.problem(
+                    written.span(),
+                    format!("remote.{key}.limits.requests_per_second is out of range"),
+                    format!("write a number from 1 to {REQUESTS_PER_SECOND_MAX}"),
+                );
+            }
+            rate
+        });
+        let bandwidth = limits.bandwidth.as_ref().and_then(|written| {
+            let bandwidth = NonZeroU64::new(written.get_ref().0);
+            let bandwidth = bandwidth.filter(|bandwidth| bandwidth.get() >= BANDWIDTH_MIN);
+            if bandwidth.is_none() {
+                self.problem(
+                    written.span(),
+                    format!("remote.{key}.limits.bandwidth is too little to pull anything with"),
+                    "write at least \"64KiB/s\"",
+                );
+            }
+            bandwidth
+        });
+        Allowance {
+            requests_per_second,
+            bandwidth,
+            keep_quota: limits.keep_quota.unwrap_or_default().into(),
+        }
     }
 
     fn foreign_layers(&mut self, key: &Key, written: &[Spanned<String>]) -> ForeignLayers {

@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::units::{parse_size, parse_span};
+use super::units::{parse_bandwidth, parse_size, parse_span};
 use super::{BUILT_IN, load};
 use crate::upstream::{CredentialConfig, SecretSource};
 
@@ -288,6 +288,26 @@ fn errors_point_at_file_line_key_and_remedy() {
             "mirror.toml:5",
             "**/mcr.microsoft.com/**",
         ),
+        (
+            "[remote.a-b]\nurl = \"https://x\"\n[remote.a-b.limits]\nrequests_per_second = 0\n",
+            "mirror.toml:4",
+            "from 1 to",
+        ),
+        (
+            "[remote.a-b]\nurl = \"https://x\"\nlimits = { bandwidth = \"1Gbit\" }\n",
+            "mirror.toml:3",
+            "100Mbit/s",
+        ),
+        (
+            "[remote.a-b]\nurl = \"https://x\"\nlimits = { bandwidth = \"64kbit/s\" }\n",
+            "mirror.toml:3",
+            "64KiB/s",
+        ),
+        (
+            "[remote.a-b]\nurl = \"https://x\"\nlimits = { keep_quota = -1 }\n",
+            "mirror.toml:3",
+            "",
+        ),
         ("not toml at all", "mirror.toml:1", ""),
     ];
     for (text, place, remedy) in table {
@@ -365,7 +385,33 @@ fn rules_of_admission() {
 }
 
 #[test]
+fn limits_of_a_remote() {
+    let text = "[remote.a-b]\nurl = \"https://x\"\nlimits = { concurrent = 4, requests_per_second = 50, bandwidth = \"1Gbit/s\", keep_quota = 10 }\n";
+    let resolved = load(Some(text), None, &[]).unwrap();
+    let remote = resolved.remotes().next().unwrap();
+    let allowance = remote.allowance;
+    assert_eq!(remote.concurrent, 4);
+    assert_eq!(allowance.requests_per_second.unwrap().get(), 50);
+    assert_eq!(allowance.bandwidth.unwrap().get(), 125_000_000);
+    assert_eq!(allowance.keep_quota, 10);
+}
+
+#[test]
 fn units() {
+    for (text, bytes) in [
+        ("1Gbit/s", Some(125_000_000)),
+        ("100 Mbit/s", Some(12_500_000)),
+        ("20MiB/s", Some(20 << 20)),
+        ("5MB/s", Some(5_000_000)),
+        ("8bit/s", Some(1)),
+        ("20MiB", None),
+        ("20/s", None),
+        ("20Mb/s", None),
+        ("fast", None),
+        ("999999999999Tbit/s", None),
+    ] {
+        assert_eq!(parse_bandwidth(text), bytes, "{text}");
+    }
     assert_eq!(
         (parse_size("20GiB"), parse_size("1 kB"), parse_size("7")),
         (Some(20 << 30), Some(1000), Some(7))

@@ -16,6 +16,27 @@ pub(super) struct Span(pub(super) Duration);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Timeout(pub(super) Duration);
 
+/// Bytes a second: `"1Gbit/s"`, `"100Mbit/s"`, `"20MiB/s"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bandwidth(pub(super) u64);
+
+/// Bits as networks are sold, or bytes as files are measured.
+pub(super) fn parse_bandwidth(text: &str) -> Option<u64> {
+    let amount = text.trim().strip_suffix("/s")?;
+    let (number, unit) = split(amount)?;
+    let bits: u64 = match unit {
+        "bit" => 1,
+        "kbit" => 1000,
+        "Mbit" => 1_000_000,
+        "Gbit" => 1_000_000_000,
+        "Tbit" => 1_000_000_000_000,
+        // A number alone would leave it open which of the two is meant.
+        "" => return None,
+        _ => return parse_size(amount),
+    };
+    number.checked_mul(bits).map(|bits| bits / 8)
+}
+
 pub(super) fn parse_size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
     let factor: u64 = match unit {
@@ -82,6 +103,28 @@ impl<'de> Deserialize<'de> for Size {
             }
         }
         deserializer.deserialize_any(SizeVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bandwidth {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct BandwidthVisitor;
+        impl Visitor<'_> for BandwidthVisitor {
+            type Value = Bandwidth;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a bandwidth such as \"100Mbit/s\" or \"20MiB/s\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Bandwidth, E> {
+                parse_bandwidth(text).map(Bandwidth).ok_or_else(|| {
+                    E::custom(
+                        "this is no bandwidth; write \"1Gbit/s\", \"100Mbit/s\" or \"20MiB/s\"",
+                    )
+                })
+            }
+        }
+        deserializer.deserialize_any(BandwidthVisitor)
     }
 }
 

@@ -14,12 +14,14 @@ use super::declared::{AllDeclared, Class, Declared, FieldError};
 use super::definitions::{Definition, Definitions};
 use super::image::Repository;
 use super::key::Key;
+use super::quotas;
 use super::settings::{AllSettings, MemberSettings, RemoteSettings, Settings, Unfit};
 use super::virtuals::{self, Member, Virtual};
 use crate::cache::{self, PullThrough};
 use crate::clock;
 use crate::overlay::{self, Collection, Local, Seen};
-use crate::store::{Change, StoreError};
+use crate::store::{Change, Index, StoreError};
+use crate::tasks::Tasks;
 use crate::upstream::{self, BuildError, ProxyConfig, Upstream};
 
 /// The most repositories that are made at run time.
@@ -258,6 +260,16 @@ impl Catalog {
     pub fn current(&self) -> Arc<Snapshot> {
         let current = self.inner.current.read();
         Arc::clone(&current.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Background tasks.
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.inner.workshop.cache.tasks
+    }
+
+    /// What is known of everything.
+    pub(super) fn index(&self) -> &Index {
+        self.inner.workshop.cache.store.index()
     }
 
     /// Changes one repository at run time. Once begun it ends, whether or not the caller waits. Answers what fields were ignored.
@@ -612,6 +624,10 @@ impl Workshop {
         let (tasks, metrics) = (&self.cache.tasks, Arc::clone(&self.cache.metrics));
         let config = remote.upstream(&self.proxy, &self.instance);
         let upstream = Upstream::new(config, tasks, metrics)?;
+        match before.get(&remote.key) {
+            Some(Repository::Remote(old)) => upstream.restore_quotas(&old.upstream().quotas()),
+            _ => quotas::restore(self.cache.store.index(), remote, &upstream).await,
+        }
         let key = remote.key.to_string();
         let cache = PullThrough::new(key, remote.cache.clone(), upstream, self.cache.clone());
         if let Some(Repository::Remote(before)) = before.get(&remote.key) {
@@ -638,6 +654,7 @@ impl RemoteSettings {
             ca: self.ca.clone(),
             proxy: proxy.clone(),
             concurrent: self.concurrent,
+            allowance: self.allowance,
             timeouts: self.timeouts,
             instance: instance.to_owned(),
         }

@@ -13,6 +13,7 @@ mod image;
 mod key;
 mod member;
 mod promote;
+mod quotas;
 mod resolve;
 mod settings;
 mod virtuals;
@@ -24,6 +25,7 @@ pub use image::{Found, Repository};
 pub use key::{Key, KeyError};
 pub use member::Filter;
 pub use promote::{Promoted, Promotion};
+pub use quotas::{QuotaLine, quotas_written};
 pub use resolve::{Ask, Chosen, Target, Unresolved, choose, resolve, split_prefix};
 pub use settings::{
     AllSettings, LocalSettings, MemberSettings, RemoteSettings, Settings, Unfit, VirtualSettings,

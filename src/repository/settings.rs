@@ -9,7 +9,7 @@ use url::Url;
 use super::definitions::{Definition, canonical_host};
 use super::key::Key;
 use super::member::Filter;
-use crate::upstream::{CONCURRENT_DEFAULT, CredentialConfig, ForeignLayers, Timeouts};
+use crate::upstream::{Allowance, CONCURRENT_DEFAULT, CredentialConfig, ForeignLayers, Timeouts};
 use crate::{cache, overlay};
 
 /// The most members of a virtual repository with those of its members in their place, and the most ways that are gone to find them.
@@ -51,6 +51,8 @@ pub struct RemoteSettings {
     pub ca: Option<PathBuf>,
     /// Requests under way at a time.
     pub concurrent: usize,
+    /// What else it may be asked for.
+    pub allowance: Allowance,
     /// Time-outs towards it.
     pub timeouts: Timeouts,
 }
@@ -181,6 +183,7 @@ impl RemoteSettings {
             foreign_layers: ForeignLayers::default(),
             ca: None,
             concurrent: CONCURRENT_DEFAULT,
+            allowance: Allowance::default(),
             timeouts: Timeouts::default(),
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::clock::Wall;
 use crate::oci::{Digest, MediaType};
 
 /// What a HEAD tells of a manifest. Upstreams leave out what they please.
@@ -61,4 +62,17 @@ pub struct Quota {
     pub window: Option<Duration>,
     /// Whom they are counted for: an address or an account id.
     pub source: Option<String>,
+}
+
+/// One credential of an upstream, and what was last told of its quota.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccountQuota {
+    /// What the credential is called: its user name, never its secret; `anonymous` where there is none.
+    pub credential: String,
+    /// What was told.
+    pub quota: Option<Quota>,
+    /// When.
+    pub seen: Option<Wall>,
+    /// Whether that is less than a window ago.
+    pub is_current: bool,
 }

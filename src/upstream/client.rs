@@ -27,6 +27,7 @@ use super::connect::{ConnectError, Connector, Network, Uses};
 use super::endpoint::Origin;
 use super::error::{Error, Kind};
 use super::guard::Purpose;
+use super::pace::Pace;
 use crate::tasks::Tasks;
 
 /// The largest head of a response (RELIABILITY P38).
@@ -46,6 +47,7 @@ type Pool = Client<Connector, Full<Bytes>>;
 pub(super) struct Clients {
     network: Arc<Network>,
     timeouts: Timeouts,
+    pace: Arc<Pace>,
     own: Pool,
     token: Pool,
     redirect: Pool,
@@ -63,6 +65,7 @@ impl Clients {
         network: Network,
         timeouts: Timeouts,
         concurrent: usize,
+        pace: Arc<Pace>,
         tasks: &Tasks,
     ) -> Self {
         let network = Arc::new(network);
@@ -84,6 +87,7 @@ impl Clients {
         };
         Self {
             timeouts,
+            pace,
             own: pool(Purpose::Own),
             token: pool(Purpose::Token),
             redirect: pool(Purpose::Redirect),
@@ -92,7 +96,7 @@ impl Clients {
         }
     }
 
-    /// Sends a request to `origin`. A GET or HEAD that died with a connection that had worked before is sent once more.
+    /// Sends a request to `origin` when it is its turn. A GET or HEAD that died with a connection that had worked before is sent once more.
     pub(super) async fn send(
         &self,
         purpose: Purpose,
@@ -102,6 +106,7 @@ impl Clients {
         if let Some(login) = self.network.proxy_login(request.uri()) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, login);
         }
+        self.pace.turn(origin).await?;
         let again =
             matches!(*request.method(), Method::GET | Method::HEAD).then(|| request.clone());
         let response = match (self.once(purpose, origin, request).await, again) {

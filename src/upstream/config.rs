@@ -1,6 +1,7 @@
 //! What one upstream is told at start. Plain values: reading files and the environment into them is `config`'s work.
 
 use std::fmt;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub struct Config {
     pub proxy: ProxyConfig,
     /// Most requests under way, and most connections to the upstream itself.
     pub concurrent: usize,
+    /// What else it may be asked for.
+    pub allowance: Allowance,
     /// How long to wait for what.
     pub timeouts: Timeouts,
     /// Our id in `CDN-Loop`: a token (RFC 9110, 5.6.2).
@@ -56,10 +59,22 @@ impl Config {
             ca: None,
             proxy: ProxyConfig::default(),
             concurrent: CONCURRENT_DEFAULT,
+            allowance: Allowance::default(),
             timeouts: Timeouts::default(),
             instance: instance.into(),
         }
     }
+}
+
+/// What an upstream may be asked for, besides how much at a time. Nothing is limited unless it is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Allowance {
+    /// Requests a second to the upstream itself; what it redirects to does not count.
+    pub requests_per_second: Option<NonZeroU32>,
+    /// Bytes a second of all blobs together, wherever they come from.
+    pub bandwidth: Option<NonZeroU64>,
+    /// Pulls of each credential's quota that are never used; 0: the quota is not looked at.
+    pub keep_quota: u64,
 }
 
 /// How long to wait for what. There is no limit on a whole transfer, only on silence and on dripping (RELIABILITY P23, U30).

@@ -1,4 +1,4 @@
-//! The credentials of one upstream: a pool in which the first that works is used.
+//! The credentials of one upstream: a pool in which the first that works is used, in the order that the quota gives them (`quota`).
 //!
 //! A slot is one configured credential (or none: anonymous). It remembers that its login was refused, so that a wrong password is
 //! tried at most every 30 seconds and never costs the account (harbor#22569, RELIABILITY P25), and how long upstream asked it to wait.
@@ -17,7 +17,7 @@ use super::credential_helper;
 use super::docker_config::{self, Found};
 use super::error::{Error, Kind};
 use super::limits::Class;
-use super::login::Login;
+use super::login::{IDENTITY_USER, Login};
 use crate::secret::Secret;
 
 /// How long a refused login is not tried again.
@@ -84,18 +84,52 @@ impl Pool {
         self.slots.len()
     }
 
-    /// The first slot that may be used for `class` now, and its login.
-    pub(super) async fn pick(&self, class: Class) -> Result<(&Slot, Option<Login>), Error> {
+    /// What each slot is called where people can see it: never a secret, and no two the same.
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for slot in &self.slots {
+            let name = match &slot.source {
+                None => "anonymous".to_owned(),
+                Some(CredentialConfig::Static { username, .. })
+                    if username.is_empty() || username == IDENTITY_USER =>
+                {
+                    "identity-token".to_owned()
+                }
+                Some(CredentialConfig::Static { username, .. }) => username.clone(),
+                Some(CredentialConfig::Helper { name }) => format!("helper:{name}"),
+                Some(CredentialConfig::DockerConfig { .. }) => "docker-config".to_owned(),
+            };
+            let same = |names: &[String], name: &str| names.iter().any(|one| one == name);
+            let mut unique = name.clone();
+            let mut number = 1;
+            while same(&names, &unique) {
+                number += 1;
+                unique = format!("{name}#{number}");
+            }
+            names.push(unique);
+        }
+        names
+    }
+
+    /// The first of these slots that may be used for `class` now, its number and its login.
+    pub(super) async fn pick(
+        &self,
+        class: Class,
+        candidates: &[usize],
+    ) -> Result<(usize, &Slot, Option<Login>), Error> {
         let mut waiting: Option<Duration> = None;
         let mut trouble = None;
-        for slot in &self.slots {
+        let slots = candidates
+            .iter()
+            .filter_map(|number| Some((*number, self.slots.get(*number)?)));
+        for (number, slot) in slots {
             if let Some(left) = slot.wait_left(class, Instant::now()) {
                 waiting = Some(waiting.map_or(left, |least| least.min(left)));
                 continue;
             }
             match slot.login(&self.host).await {
                 Ok(login) => match slot.refused_for(login.as_ref(), Instant::now()) {
-                    None => return Ok((slot, login)),
+                    None => return Ok((number, slot, login)),
                     Some(left) => trouble = trouble.or_else(|| Some(refused(&self.host, left))),
                 },
                 Err(error) => trouble = trouble.or(Some(error)),

@@ -26,6 +26,10 @@ pub enum Kind {
     BadAnswer,
     /// Not asked at all: it failed too often a moment ago, or asked to be left alone.
     BreakerOpen,
+    /// Not asked: our own `requests_per_second` does not let us yet.
+    Throttled,
+    /// Not asked: it would use what the configuration keeps of the pull quota.
+    QuotaKept,
     /// The request came round to us again.
     Loop,
 }
@@ -42,6 +46,8 @@ impl Kind {
             Self::Timeout => "timeout",
             Self::BadAnswer => "bad_answer",
             Self::BreakerOpen => "breaker",
+            Self::Throttled => "throttled",
+            Self::QuotaKept => "quota_kept",
             Self::Loop => "loop",
         }
     }
@@ -116,7 +122,12 @@ impl Error {
         self.outage
             || matches!(
                 self.kind,
-                Kind::Unavailable | Kind::Timeout | Kind::RateLimited | Kind::BreakerOpen
+                Kind::Unavailable
+                    | Kind::Timeout
+                    | Kind::RateLimited
+                    | Kind::BreakerOpen
+                    | Kind::Throttled
+                    | Kind::QuotaKept
             )
     }
 

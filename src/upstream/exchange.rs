@@ -17,7 +17,7 @@ use tracing::{debug, warn};
 use url::Url;
 
 use super::USER_AGENT_VALUE;
-use super::answer::Quota;
+use super::accounts::{Accounts, Lease};
 use super::authenticate::{Authenticator, Failure};
 use super::client::Clients;
 use super::config::Timeouts;
@@ -30,8 +30,9 @@ use super::health::{Breaker, BreakerState};
 use super::hops::{CDN_LOOP, Hops};
 use super::limits::{Class, Limits, Permit};
 use super::login::Login;
-use super::meter::{Meter, What};
-use super::quota;
+use super::meter::{Meter, Wait, What};
+use super::pace::Pace;
+use super::quota::Cost;
 use super::redirect::{Trail, is_redirect};
 use super::status::{self, Asked};
 use crate::clock;
@@ -41,13 +42,15 @@ use crate::oci::Name;
 const NEXT_LOGIN_FOR: Duration = Duration::from_secs(60);
 
 /// What is asked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Question<'a> {
     pub(super) hops: &'a Hops,
     pub(super) name: &'a Name,
     pub(super) what: What,
     pub(super) is_head: bool,
     pub(super) url: Url,
+    /// What is asked for by digest.
+    pub(super) digest: Option<String>,
     pub(super) accept: HeaderValue,
     pub(super) range: Option<HeaderValue>,
     /// A transfer that can be done without: refused where there is no place for it at once.
@@ -57,6 +60,14 @@ pub(super) struct Question<'a> {
 impl Question<'_> {
     const fn class(&self) -> Class {
         self.what.class(self.is_head)
+    }
+
+    const fn cost(&self) -> Cost {
+        match self.class() {
+            Class::ManifestHead => Cost::Head,
+            Class::ManifestGet => Cost::Pull,
+            Class::Blob | Class::List => Cost::Nothing,
+        }
     }
 }
 
@@ -82,8 +93,9 @@ pub(super) struct Exchange {
     pub(super) limits: Limits,
     pub(super) breaker: Breaker,
     pub(super) meter: Meter,
+    pub(super) pace: Arc<Pace>,
     pub(super) timeouts: Timeouts,
-    pub(super) quota: Mutex<Option<Quota>>,
+    pub(super) accounts: Accounts,
     pub(super) holds: Mutex<[Option<Instant>; Class::COUNT]>,
 }
 
@@ -103,16 +115,19 @@ impl Exchange {
         self.fail_fast(question)
             .map_err(|error| self.count(question, error))?;
         let is_transfer = question.class() == Class::Blob && !question.is_head;
+        let start = Instant::now();
         let permit = if question.is_extra {
             self.limits.try_extra()?
         } else {
             self.limits.acquire(is_transfer).await?
         };
+        self.meter.waited(Wait::Place, start.elapsed());
         let admission = self
             .breaker
             .admit(Instant::now())
             .map_err(|left| self.count(question, self.resting(left)))?;
         let start = Instant::now();
+        Box::pin(self.learn_quota(question)).await;
         let result = self.ask_with_some_login(question).await;
         self.meter.took(start.elapsed());
         match result {
@@ -185,11 +200,22 @@ impl Exchange {
         let mut last = None;
         // Each login may be refused once and be replaced once (a helper's).
         for _ in 0..=self.pool.len() * 2 {
-            let (slot, login) = match self.pool.pick(class).await {
+            let (cost, digest) = (question.cost(), question.digest.as_deref());
+            let candidates = self.accounts.candidates(cost, digest);
+            if candidates.is_empty() {
+                let kept = || self.count(question, self.kept());
+                return Err(last.unwrap_or_else(kept));
+            }
+            let (account, slot, login) = match self.pool.pick(class, &candidates).await {
                 Ok(picked) => picked,
                 Err(error) => return Err(last.unwrap_or(error)),
             };
-            let walked = match self.ask_with(question, slot, login.as_ref()).await {
+            let Some(mut lease) = self.accounts.enter(account, cost, digest) else {
+                // Another request was faster; whoever is next has more, or it is refused.
+                continue;
+            };
+            let asked = self.ask_with(question, slot, login.as_ref(), &mut lease);
+            let walked = match asked.await {
                 Ok(walked) => walked,
                 Err(Failure::Error(error)) => return Err(error),
                 Err(Failure::Refused) => continue,
@@ -245,18 +271,61 @@ impl Exchange {
         }))
     }
 
+    /// The refusal of a pull that what is kept of the quota would be used for.
+    fn kept(&self) -> Error {
+        let (left, keep) = self.accounts.refusal();
+        let sentence = format!(
+            "no more than limits.keep_quota = {keep} pulls of the quota at {} are left, and they are kept",
+            self.endpoint.origin()
+        );
+        Error::new(Kind::QuotaKept, sentence).with_retry_after(Some(left))
+    }
+
+    /// Puts a question that is free before a pull of which it is not known whether there is room for it. What is answered does not matter,
+    /// but for its headers.
+    async fn learn_quota(&self, question: &Question<'_>) {
+        if question.cost() != Cost::Pull || self.accounts.wants_probe().is_none() {
+            return;
+        }
+        let _one = self.accounts.one_probe().await;
+        for _ in 0..self.pool.len() {
+            let Some(account) = self.accounts.wants_probe() else {
+                return;
+            };
+            let free = Question {
+                is_head: true,
+                ..question.clone()
+            };
+            let picked = self.pool.pick(free.class(), &[account]).await;
+            if let (Ok((_, slot, login)), Some(mut lease)) =
+                (picked, self.accounts.enter(account, Cost::Nothing, None))
+            {
+                match self.ask_with(&free, slot, login.as_ref(), &mut lease).await {
+                    Ok(walked) => discard(walked.response.into_body()).await,
+                    Err(Failure::Refused) => {}
+                    Err(Failure::Error(error)) => {
+                        debug!(upstream = %self.endpoint.origin(), %error, "what is left of the quota could not be learnt");
+                    }
+                }
+            }
+            // Not before: whoever comes meanwhile waits for the answer.
+            self.accounts.probed(account);
+        }
+    }
+
     /// Asks with one login; answers at most one challenge.
     async fn ask_with(
         &self,
         question: &Question<'_>,
         slot: &Slot,
         login: Option<&Login>,
+        lease: &mut Lease<'_>,
     ) -> Result<Walked, Failure> {
         let mut proof = self.authenticator.ready(slot, login, question.name).await?;
         let mut answered = false;
         loop {
             let header = proof.as_ref().map(super::authenticate::Proof::header);
-            let walked = self.walk(question, header).await?;
+            let walked = self.walk(question, header, lease).await?;
             let is_challenge = walked.response.status() == StatusCode::UNAUTHORIZED
                 && walked.trail.may_authorise();
             if !is_challenge {
@@ -290,6 +359,7 @@ impl Exchange {
         &self,
         question: &Question<'_>,
         proof: Option<HeaderValue>,
+        lease: &mut Lease<'_>,
     ) -> Result<Walked, Error> {
         let mut trail = Trail::new(self.endpoint.origin().clone(), question.url.clone());
         loop {
@@ -309,16 +379,24 @@ impl Exchange {
             } else {
                 Purpose::Redirect
             };
+            if trail.is_own() {
+                lease.sent();
+            }
             let result = self.clients.send(purpose, trail.origin(), request).await;
             self.meter
                 .asked(question.what, result.as_ref().map(Response::status));
             let response = match result {
                 Ok(response) => response,
-                Err(error) if trail.is_own() => return Err(error),
+                Err(error) if trail.is_own() => {
+                    if error.kind() == Kind::Throttled {
+                        lease.held_back();
+                    }
+                    return Err(error);
+                }
                 Err(error) => return Err(error.elsewhere()),
             };
             if trail.is_own() {
-                self.note_quota(&response);
+                lease.answered(response.status(), response.headers());
             }
             if !is_redirect(response.status()) {
                 return Ok(Walked { response, trail });
@@ -360,12 +438,5 @@ impl Exchange {
             request = request.header(AUTHORIZATION, proof.clone());
         }
         request.body(Full::default()).ok()
-    }
-
-    fn note_quota(&self, response: &Response<Incoming>) {
-        if let Some(quota) = quota::quota(response.headers()) {
-            self.meter.quota(&quota);
-            *self.quota.lock().unwrap_or_else(PoisonError::into_inner) = Some(quota);
-        }
     }
 }

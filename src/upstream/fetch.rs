@@ -1,12 +1,13 @@
 //! The questions that a pull-through cache has, in the words of the registry API.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use super::answer::{BlobHead, ManifestBody, ManifestHead, Quota, Span};
+use super::accounts::Accounts;
+use super::answer::{AccountQuota, BlobHead, ManifestBody, ManifestHead, Span};
 use super::authenticate::Authenticator;
 use super::blob::{BlobStream, length};
 use super::client::Clients;
@@ -21,6 +22,7 @@ use super::health::{Breaker, BreakerState};
 use super::hops::{Hops, is_token};
 use super::limits::Limits;
 use super::meter::{Meter, What};
+use super::pace::Pace;
 use super::realm::TokenHost;
 use super::token::Tokens;
 use crate::oci::manifest::MANIFEST_MAX;
@@ -60,8 +62,16 @@ impl Upstream {
             .collect::<Result<Vec<_>, _>>()?;
         let network = Network::new(&config, own.clone(), token_hosts.clone())?;
         let concurrent = config.concurrent.max(1);
-        let clients = Arc::new(Clients::new(network, config.timeouts, concurrent, tasks));
         let meter = Meter::new(metrics, config.key);
+        let pace = Arc::new(Pace::new(own.clone(), &config.allowance, meter.clone()));
+        let clients = Clients::new(
+            network,
+            config.timeouts,
+            concurrent,
+            Arc::clone(&pace),
+            tasks,
+        );
+        let clients = Arc::new(clients);
         let tokens = Tokens::new(
             own.clone(),
             Arc::clone(&clients),
@@ -77,17 +87,21 @@ impl Upstream {
             meter.clone(),
             config.timeouts,
         );
+        let pool = Pool::new(config.credentials, host.to_string())?;
+        let keep = config.allowance.keep_quota;
+        let accounts = Accounts::new(pool.names(), keep, meter.clone());
         let exchange = Exchange {
             endpoint,
             instance: config.instance,
             clients,
             authenticator: Authenticator::new(own, token_hosts, tokens),
-            pool: Pool::new(config.credentials, host.to_string())?,
+            pool,
             limits: Limits::new(concurrent),
             breaker: Breaker::default(),
             meter,
+            pace,
             timeouts: config.timeouts,
-            quota: Mutex::new(None),
+            accounts,
             holds: Mutex::default(),
         };
         Ok(Self {
@@ -139,6 +153,8 @@ impl Upstream {
         }
         let bytes = flow.collect(MANIFEST_MAX).await?;
         self.exchange.meter.came(bytes.len());
+        // It is counted with the rest, and waits for nothing: pulls begin with it.
+        let _due = self.exchange.pace.book(bytes.len());
         Ok(ManifestBody {
             bytes,
             media_type: media_type(&head.headers),
@@ -173,7 +189,7 @@ impl Upstream {
         let answer = self
             .ask_blob(hops, name, digest, span, (false, false))
             .await?;
-        BlobStream::new(answer, span, self.exchange.meter.clone())
+        self.stream(answer, span)
     }
 
     /// The same where it is not needed: refused where there is no place for it at once, so that it keeps nobody from what they need.
@@ -187,7 +203,7 @@ impl Upstream {
         let answer = self
             .ask_blob(hops, name, digest, span, (false, true))
             .await?;
-        BlobStream::new(answer, span, self.exchange.meter.clone())
+        self.stream(answer, span)
     }
 
     /// Which URLs of manifests it fetches layers from.
@@ -203,7 +219,7 @@ impl Upstream {
         span: Span,
     ) -> Result<BlobStream, Error> {
         let answer = self.foreign.get(hops, url, span, false).await?;
-        BlobStream::new(answer, span, self.exchange.meter.clone())
+        self.stream(answer, span)
     }
 
     /// The same where it is not needed, as [`Upstream::get_blob_ahead`].
@@ -214,7 +230,7 @@ impl Upstream {
         span: Span,
     ) -> Result<BlobStream, Error> {
         let answer = self.foreign.get(hops, url, span, true).await?;
-        BlobStream::new(answer, span, self.exchange.meter.clone())
+        self.stream(answer, span)
     }
 
     /// All tags of an image, every page of them. What is no tag is left out.
@@ -232,13 +248,42 @@ impl Upstream {
         self.exchange.referrers(hops, name, digest).await
     }
 
-    /// What is left of the pulls that it grants, as of its last answer that told.
-    pub fn quota(&self) -> Option<Quota> {
+    /// Its credentials, and what is left of the pulls that it grants each, as of its last answer that told.
+    pub fn quotas(&self) -> Vec<AccountQuota> {
+        self.exchange.accounts.shown()
+    }
+
+    /// A number that is another one whenever there is something new in [`Upstream::quotas`].
+    pub fn quota_changes(&self) -> u64 {
+        self.exchange.accounts.changes()
+    }
+
+    /// Takes up what an earlier run was told.
+    pub fn restore_quotas(&self, told: &[AccountQuota]) {
+        self.exchange.accounts.restore(told);
+    }
+
+    /// How many pulls of each quota are never used; 0: nothing is kept, and no pull refused for its sake.
+    pub fn keep_quota(&self) -> u64 {
+        self.exchange.accounts.keep()
+    }
+
+    /// Sets pulls aside for a manifest that clients are about to be told of, so that they get it when they ask. False where that would use
+    /// what is kept of the quota: then they are better not told.
+    pub fn promise_pulls(&self, digest: &Digest, pulls: u64) -> bool {
+        self.exchange.accounts.promise(&digest.to_string(), pulls)
+    }
+
+    /// What is left of a promise is for its children now.
+    pub fn pass_promise_on<'a>(
+        &self,
+        digest: &Digest,
+        children: impl Iterator<Item = &'a Descriptor>,
+    ) {
+        let children = children.map(|child| child.digest().to_string()).collect();
         self.exchange
-            .quota
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+            .accounts
+            .pass_on(&digest.to_string(), children);
     }
 
     /// Whether it is asked at all at the moment.
@@ -249,6 +294,11 @@ impl Upstream {
     /// Its host, with the port where that is not the usual one.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    fn stream(&self, answer: Answer, span: Span) -> Result<BlobStream, Error> {
+        let Exchange { meter, pace, .. } = &*self.exchange;
+        BlobStream::new(answer, span, meter.clone(), Arc::clone(pace))
     }
 
     async fn ask_manifest(
@@ -267,6 +317,10 @@ impl Upstream {
                 .exchange
                 .endpoint
                 .url(&path::manifest(name, reference), &[]),
+            digest: match reference {
+                Reference::Digest(digest) => Some(digest.to_string()),
+                Reference::Tag(_) => None,
+            },
             accept: self.manifest_accept.clone(),
             range: None,
             is_extra: false,
@@ -288,6 +342,7 @@ impl Upstream {
             what: What::Blob,
             is_head,
             url: self.exchange.endpoint.url(&path::blob(name, digest), &[]),
+            digest: None,
             accept: HeaderValue::from_static("*/*"),
             range: span.header(),
             is_extra,

@@ -8,7 +8,7 @@ use http::StatusCode;
 use super::answer::Quota;
 use super::error::Error;
 use super::limits::Class;
-use crate::telemetry::{Metrics, RepositoryLabels, UpstreamLabels};
+use crate::telemetry::{Metrics, QuotaLabels, RepositoryLabels, UpstreamLabels, WaitLabels};
 
 /// What a request was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,27 @@ impl What {
             Self::Manifest => Class::ManifestGet,
             Self::Blob | Self::Foreign => Class::Blob,
             Self::Tags | Self::Referrers | Self::Token => Class::List,
+        }
+    }
+}
+
+/// What a request or a transfer waited for, on our own account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// A place among the requests under way.
+    Place,
+    /// Its turn among the requests of a second.
+    Turn,
+    /// The bytes of a second.
+    Bandwidth,
+}
+
+impl Wait {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Place => "place",
+            Self::Turn => "turn",
+            Self::Bandwidth => "bandwidth",
         }
     }
 }
@@ -91,16 +112,39 @@ impl Meter {
             .inc_by(bytes as u64);
     }
 
-    /// What is left of the quota.
-    pub(super) fn quota(&self, quota: &Quota) {
+    /// Somebody waited.
+    pub(super) fn waited(&self, wait: Wait, duration: Duration) {
+        self.metrics
+            .upstream_waits
+            .get_or_create(&WaitLabels {
+                repository: self.labels.repository.clone(),
+                reason: wait.as_str(),
+            })
+            .inc_by(duration.as_secs_f64());
+    }
+
+    /// Bytes came after which the configured bandwidth asked for a pause.
+    pub(super) fn paced(&self, bytes: usize) {
+        self.metrics
+            .upstream_paced_bytes
+            .get_or_create(&self.labels)
+            .inc_by(bytes as u64);
+    }
+
+    /// What is left of the quota of one credential.
+    pub(super) fn quota(&self, credential: &str, quota: &Quota) {
+        let labels = QuotaLabels {
+            repository: self.labels.repository.clone(),
+            credential: credential.to_owned(),
+        };
         let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics
             .quota_limit
-            .get_or_create(&self.labels)
+            .get_or_create(&labels)
             .set(gauge(quota.limit));
         self.metrics
             .quota_remaining
-            .get_or_create(&self.labels)
+            .get_or_create(&labels)
             .set(gauge(quota.remaining));
     }
 }

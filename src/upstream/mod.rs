@@ -11,10 +11,12 @@
 //!   redirect has led away (`realm`, `redirect`; P29);
 //! - an end of a body is told from a cut, and a failure from an absence: [`Kind::NotFound`] is only ever upstream's own word (P28);
 //! - everything that is read has a cap, every wait has an end (P23, P38);
-//! - it has manners: few requests at once, one login after a refused one in 30 seconds, waits when told to (P25).
+//! - it has manners: few requests at once and no more a second than it is told, one login after a refused one in 30 seconds, waits when
+//!   told to (P25); a pull that the configuration keeps back is never sent.
 //!
 //! Sources: OCI distribution-spec 1.1, Docker's token authentication specification, RFC 9110, RFC 8586 (`CDN-Loop`).
 
+mod accounts;
 mod answer;
 mod authenticate;
 mod blob;
@@ -38,6 +40,7 @@ mod limits;
 mod lists;
 mod login;
 mod meter;
+mod pace;
 mod quota;
 mod realm;
 mod redirect;
@@ -45,10 +48,11 @@ mod status;
 mod tls;
 mod token;
 
-pub use answer::{BlobHead, ManifestBody, ManifestHead, Quota, Span};
+pub use answer::{AccountQuota, BlobHead, ManifestBody, ManifestHead, Quota, Span};
 pub use blob::BlobStream;
 pub use config::{
-    BuildError, CONCURRENT_DEFAULT, Config, CredentialConfig, ProxyConfig, SecretSource, Timeouts,
+    Allowance, BuildError, CONCURRENT_DEFAULT, Config, CredentialConfig, ProxyConfig, SecretSource,
+    Timeouts,
 };
 pub use error::{Error, Kind};
 pub use fetch::Upstream;

@@ -99,7 +99,11 @@ async fn what_is_left_of_the_quota_is_shown() {
         ..Act::default()
     };
     let mirror = Mirror::of(&upstream.url()).await;
-    let metric = |name: &str| mirror.metric(&format!("{name}{{repository=\"docker-hub\"}}"));
+    let metric = |name: &str| {
+        mirror.metric(&format!(
+            "{name}{{repository=\"docker-hub\",credential=\"anonymous\"}}"
+        ))
+    };
     for left in ["76", "75"] {
         upstream.script("GET", "/manifests/", 1, told(left));
         upstream.script("HEAD", "/manifests/", 1, told(left));
@@ -110,8 +114,11 @@ async fn what_is_left_of_the_quota_is_shown() {
                 .await
                 .is(&image.root.bytes)
         );
-        assert_eq!(metric("roadstead_quota_limit"), 100.0);
-        assert_eq!(metric("roadstead_quota_remaining").to_string(), left);
+        assert_eq!(metric("roadstead_upstream_quota_limit"), 100.0);
+        assert_eq!(
+            metric("roadstead_upstream_quota_remaining").to_string(),
+            left
+        );
         upstream.unscript();
     }
 }

@@ -434,6 +434,27 @@ async fn a_moved_tag_and_an_outage_still_give_an_image_that_can_be_pulled() {
     assert!(client.manifest("a/b", "1").await.is(&old.root.bytes));
 }
 
+/// Docker Hub tells by HEAD what a tag means when it no longer gives the manifest.
+#[tokio::test]
+async fn a_tag_whose_new_manifest_cannot_be_had_goes_on_meaning_the_old_one() {
+    let upstream = Upstream::start().await;
+    let (old, new) = (image::small(Flavour::Oci, 1), image::small(Flavour::Oci, 2));
+    upstream.hold("a/b", "1", &old);
+    let mirror = Mirror::of(&upstream.url()).await;
+    let client = mirror.client();
+    assert!(client.manifest("a/b", "1").await.is(&old.root.bytes));
+    upstream.hold("a/b", "1", &new);
+    upstream.script("GET", "/manifests/", usize::MAX, Act::status(429));
+    // However often it is looked at.
+    for _ in 0..4 {
+        let answer = client.manifest("a/b", "1").await;
+        assert!(answer.is(&old.root.bytes), "{answer:?}");
+        assert!(answer.headers.contains_key("warning"));
+    }
+    upstream.unscript();
+    assert!(client.manifest("a/b", "1").await.is(&new.root.bytes));
+}
+
 #[tokio::test]
 async fn what_a_tag_brought_for_one_image_is_kept_for_the_other() {
     let (one, mut two) = (Upstream::start().await, Upstream::start().await);

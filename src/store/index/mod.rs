@@ -20,6 +20,7 @@ mod lists;
 mod local;
 mod manifests;
 mod properties;
+mod quotas;
 mod readers;
 mod repositories;
 mod rows;
@@ -41,6 +42,7 @@ pub(super) use blobs::{Counted, NewBlob, State, Totals};
 pub(super) use local::Work;
 pub use local::{Holdings, ImageState, LocalLink};
 pub use properties::{Criterion, FoundImage};
+pub use quotas::{QuotaRow, quotas_in};
 pub use repositories::RepositoryRow;
 pub use rows::{EdgeRow, ForeignLayerRow, HistoryRow, ManifestRow, StandingRow, TagRow};
 

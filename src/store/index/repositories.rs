@@ -171,6 +171,7 @@ fn take_all(connection: &Connection, repo: &str) -> rusqlite::Result<Vec<Image>>
         "DELETE FROM tag_pin WHERE repo = ?1",
         "DELETE FROM property WHERE repo = ?1",
         "DELETE FROM tag_history WHERE repo = ?1",
+        "DELETE FROM quota WHERE repo = ?1",
     ] {
         connection
             .prepare_cached(statement)?

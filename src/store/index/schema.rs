@@ -181,6 +181,18 @@ const MIGRATIONS: &[&str] = &["
         terms      TEXT,
         PRIMARY KEY (repo, name, digest)
     ) WITHOUT ROWID;
+","
+    -- What upstreams told of their pull quotas; seconds: the window.
+    CREATE TABLE quota (
+        repo       TEXT NOT NULL,
+        credential TEXT NOT NULL,
+        granted    INTEGER NOT NULL,
+        remaining  INTEGER NOT NULL,
+        seconds    INTEGER,
+        source     TEXT,
+        seen       INTEGER NOT NULL,
+        PRIMARY KEY (repo, credential)
+    ) WITHOUT ROWID;
 "];
 
 /// Why a database file cannot serve as the index.

@@ -636,3 +636,31 @@ async fn what_is_admitted_vouches_for_what_it_contains() {
     let standing = index.standing("hub", &app, &config, "x").await.unwrap();
     assert!(standing.pinned && !standing.vouched);
 }
+
+#[tokio::test]
+async fn quotas_are_read_while_the_index_is_open_and_after() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(quotas_in(dir.path()).unwrap(), []);
+    let index = open(dir.path());
+    let row = |credential: &str, remaining, window| QuotaRow {
+        repo: "hub".to_owned(),
+        credential: credential.to_owned(),
+        limit: 100,
+        remaining,
+        window,
+        source: Some("192.0.2.1".to_owned()),
+        seen: Wall::from_ms(7),
+    };
+    let window = Some(Duration::from_secs(21_600));
+    let first = vec![row("a", 76, window), row("b", u64::MAX, None)];
+    index.put_quotas(first).await.unwrap();
+    index.put_quotas(vec![row("a", 75, window)]).await.unwrap();
+    let read = index.quotas().await.unwrap();
+    assert_eq!(read[0], row("a", 75, window));
+    assert_eq!(read[1].window, None);
+    assert_eq!(quotas_in(dir.path()).unwrap(), read);
+    tokio::task::spawn_blocking(move || index.close())
+        .await
+        .unwrap();
+    assert_eq!(quotas_in(dir.path()).unwrap(), read);
+}

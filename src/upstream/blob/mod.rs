@@ -1,8 +1,11 @@
 //! The bytes of a blob on their way from upstream, and which answers may begin them (RELIABILITY U10–U14).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap};
 use http::{HeaderValue, StatusCode};
+use tokio::time::Instant;
 
 use super::answer::Span;
 use super::endpoint::Origin;
@@ -11,6 +14,7 @@ use super::exchange::Answer;
 use super::flow::Flow;
 use super::limits::Permit;
 use super::meter::Meter;
+use super::pace::Pace;
 use crate::oci::range::ContentRange;
 
 impl Span {
@@ -32,6 +36,9 @@ pub struct BlobStream {
     part: Part,
     left: Option<u64>,
     meter: Meter,
+    pace: Arc<Pace>,
+    /// When more may be read.
+    due: Option<Instant>,
     _permit: Permit,
 }
 
@@ -44,7 +51,12 @@ pub(super) struct Part {
 }
 
 impl BlobStream {
-    pub(super) fn new(answer: Answer, span: Span, meter: Meter) -> Result<Self, Error> {
+    pub(super) fn new(
+        answer: Answer,
+        span: Span,
+        meter: Meter,
+        pace: Arc<Pace>,
+    ) -> Result<Self, Error> {
         let part = part(answer.head.status, &answer.head.headers, span)
             .map_err(|what| bad(&answer.host, what))?;
         Ok(Self {
@@ -53,6 +65,8 @@ impl BlobStream {
             part,
             left: part.length,
             meter,
+            pace,
+            due: None,
             _permit: answer.permit,
         })
     }
@@ -69,8 +83,13 @@ impl BlobStream {
 
     /// The next bytes; `None` only at an end that the framing vouches for and that is where it was announced.
     ///
-    /// Fails with [`Kind::Timeout`] after a silence, or when the bytes drip. The time that the caller takes for itself does not count.
+    /// Fails with [`Kind::Timeout`] after a silence, or when the bytes drip. The time that the caller takes for itself does not count, nor
+    /// what the configured bandwidth makes it wait. May be dropped and called again: what came is not lost.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
+        if let Some(due) = self.due {
+            self.pace.pause(due).await;
+            self.due = None;
+        }
         let Some(bytes) = self.flow.next().await? else {
             if self.left.is_some_and(|left| left > 0) {
                 let sentence = format!(
@@ -82,6 +101,7 @@ impl BlobStream {
             return Ok(None);
         };
         self.meter.came(bytes.len());
+        self.due = self.pace.book(bytes.len());
         if let Some(left) = &mut self.left {
             *left = left
                 .checked_sub(bytes.len() as u64)

@@ -135,6 +135,7 @@ impl Exchange {
             what,
             is_head: false,
             url,
+            digest: None,
             accept: accept.clone(),
             range: None,
             is_extra: false,

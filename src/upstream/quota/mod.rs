@@ -1,11 +1,16 @@
-//! What upstream says about how often we may ask: `Retry-After` (RFC 9110, 10.2.3) and Docker Hub's quota headers.
+//! What upstream says about how often we may ask: `Retry-After` (RFC 9110, 10.2.3) and Docker Hub's quota headers; and what follows from
+//! them for the next pull (`ledger`).
 //!
 //! Pure; `now` is an argument.
+
+mod ledger;
 
 use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::RETRY_AFTER;
+
+pub(super) use ledger::{Cost, Entry, Ledger};
 
 use super::answer::Quota;
 use crate::clock::Wall;

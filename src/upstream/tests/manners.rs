@@ -198,17 +198,22 @@ async fn quotas_are_noted() {
     let mut config = Config::new("hub", server.url("").parse().unwrap(), "me");
     config.timeouts = PATIENT;
     let upstream = Upstream::new(config, &Tasks::new(), Arc::clone(&metrics)).unwrap();
-    assert_eq!(upstream.quota(), None);
+    assert_eq!(upstream.quotas()[0].quota, None);
     upstream
         .head_manifest(&Hops::none(), &name("a"), &tag())
         .await
         .unwrap();
     assert_eq!(blob(&upstream).await.unwrap(), "{}");
-    let quota = upstream.quota().unwrap();
+    let told = upstream.quotas().remove(0);
+    assert_eq!(
+        (told.credential.as_str(), told.is_current),
+        ("anonymous", true)
+    );
+    let quota = told.quota.unwrap();
     assert_eq!((quota.limit, quota.remaining), (100, 76));
     let text = metrics.render();
     for line in [
-        "roadstead_quota_remaining{repository=\"hub\"} 76",
+        "roadstead_upstream_quota_remaining{repository=\"hub\",credential=\"anonymous\"} 76",
         "roadstead_upstream_requests_total{repository=\"hub\",kind=\"manifest\",outcome=\"200\"} 1",
         "roadstead_upstream_bytes_total{repository=\"hub\"} 2",
     ] {

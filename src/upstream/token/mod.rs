@@ -200,7 +200,14 @@ impl Tokens {
         self.meter
             .asked(What::Token, result.as_ref().map(Response::status));
         // Whatever is wrong with it, it is the way to a token that is wrong.
-        result.map_err(|error| Failure::Other(error.with_kind(Kind::Credentials)))
+        result.map_err(|error| {
+            let is_ours = error.kind() == Kind::Throttled;
+            Failure::Other(if is_ours {
+                error
+            } else {
+                error.with_kind(Kind::Credentials)
+            })
+        })
     }
 
     async fn read(

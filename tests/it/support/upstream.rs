@@ -116,7 +116,12 @@ struct State {
     /// `user:password` that the token service wants; empty: anonymous.
     login: Option<String>,
     realm: Option<String>,
+    /// Logins that the token service takes besides.
+    others: Vec<String>,
     black: bool,
+    /// Pulls that every account is granted, as at Docker Hub, and how many it has used.
+    granted: Option<u64>,
+    used: HashMap<String, u64>,
 }
 
 /// A registry that does what it is told.
@@ -223,6 +228,28 @@ impl Upstream {
         state.realm = realm.map(str::to_owned);
     }
 
+    /// The token service takes this login too (`user:password`).
+    pub fn take_login(&self, login: &str) {
+        self.state.lock().unwrap().others.push(login.to_owned());
+    }
+
+    /// Grants every account so many pulls in six hours and counts them as Docker Hub does: a GET of a manifest is one, a HEAD is none.
+    pub fn grant(&self, pulls: u64) {
+        self.state.lock().unwrap().granted = Some(pulls);
+    }
+
+    /// Somebody else uses pulls of an account (`anonymous`, or a user name).
+    pub fn use_pulls(&self, account: &str, pulls: u64) {
+        let mut state = self.state.lock().unwrap();
+        *state.used.entry(account.to_owned()).or_default() += pulls;
+    }
+
+    /// How many pulls an account has used.
+    pub fn used(&self, account: &str) -> u64 {
+        let state = self.state.lock().unwrap();
+        state.used.get(account).copied().unwrap_or_default()
+    }
+
     /// The next `times` requests of `method` (empty: of any) whose path contains `path` go so.
     pub fn script(&self, method: &str, path: &str, times: usize, act: Act) {
         let script = Script {
@@ -315,7 +342,9 @@ async fn converse(
             let mut state = state.lock().unwrap();
             state.log.push(seen.clone());
             let act = state.act(&seen);
-            (state.answer(&seen, address), act, state.black)
+            let mut answer = state.answer(&seen, address);
+            state.count_pull(&seen, &act, &mut answer);
+            (answer, act, state.black)
         };
         if black || act.silent {
             std::future::pending::<()>().await;
@@ -353,6 +382,33 @@ impl State {
         }
     }
 
+    fn count_pull(&mut self, seen: &Seen, act: &Act, answer: &mut Answer) {
+        let Some(granted) = self.granted else {
+            return;
+        };
+        let is_given = answer.status == 200 && act.status.is_none_or(|status| status == 200);
+        if !is_given || !seen.path.contains("/manifests/") {
+            return;
+        }
+        let shown = seen.header("authorization").unwrap_or_default();
+        let account = shown.split_once('@').map_or("anonymous", |(_, user)| user);
+        let used = self.used.entry(account.to_owned()).or_default();
+        if seen.method == "GET" && *used >= granted {
+            answer.status = 429;
+            answer.body = Bytes::from_static(
+                b"{\"errors\":[{\"code\":\"TOOMANYREQUESTS\",\"message\":\"You have reached your pull rate limit.\"}]}",
+            );
+        } else if seen.method == "GET" {
+            *used += 1;
+        }
+        let left = granted.saturating_sub(*used);
+        answer.headers.extend([
+            ("ratelimit-limit".to_owned(), format!("{granted};w=21600")),
+            ("ratelimit-remaining".to_owned(), format!("{left};w=21600")),
+            ("docker-ratelimit-source".to_owned(), account.to_owned()),
+        ]);
+    }
+
     fn answer(&self, seen: &Seen, address: SocketAddr) -> Answer {
         let error = |status: u16, headers: Vec<(String, String)>| Answer {
             status,
@@ -364,7 +420,15 @@ impl State {
         if bare == "/token" {
             let wanted = self.login.clone().unwrap_or_default();
             let sent = seen.header("authorization").unwrap_or_default();
-            if !wanted.is_empty() && sent != format!("Basic {}", base64(&wanted)) {
+            let other = self
+                .others
+                .iter()
+                .find(|login| sent == format!("Basic {}", base64(login)));
+            let user = other
+                .map(|login| format!("@{}", login.split(':').next().unwrap_or_default()))
+                .unwrap_or_default();
+            if other.is_none() && !wanted.is_empty() && sent != format!("Basic {}", base64(&wanted))
+            {
                 return error(401, vec![]);
             }
             let scope = seen
@@ -376,7 +440,7 @@ impl State {
                 .next()
                 .unwrap_or_default();
             let body = format!(
-                "{{\"token\":\"T.{}\",\"expires_in\":300}}",
+                "{{\"token\":\"T.{}{user}\",\"expires_in\":300}}",
                 scope.replace('%', ".")
             );
             return Answer {
