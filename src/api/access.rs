@@ -167,6 +167,12 @@ impl Api {
         auth.is_none_or(|auth| auth.may(&call.identity, key, None, Right::Pull))
     }
 
+    /// Whether the one who asks may do this with anything of a repository.
+    pub(super) fn may_somewhere(&self, call: &Call<'_>, key: &str, right: Right) -> bool {
+        let auth = self.config.auth.as_ref();
+        auth.is_none_or(|auth| auth.may(&call.identity, key, None, right))
+    }
+
     /// Whether an image is named to the one who asks, in a list of images.
     pub(super) fn may_list(&self, call: &Call<'_>, key: &str, image: Option<&str>) -> bool {
         self.config.auth.as_ref().is_none_or(|auth| {

@@ -25,7 +25,7 @@ const PASSWORD_MAX: usize = 72;
 #[derive(Debug)]
 pub(super) struct Passwords {
     /// Of this process alone: what is remembered of passwords tells nothing without it.
-    key: hmac::Key,
+    key: Option<hmac::Key>,
     known: Mutex<LruCache<[u8; 32], Instant>>,
     turns: Arc<Semaphore>,
     /// Behind the cost in a hash that no password has: what a user who is not there is checked against.
@@ -35,12 +35,14 @@ pub(super) struct Passwords {
 impl Passwords {
     pub(super) fn new() -> Self {
         let mut random = [0; 32];
-        // Where there is no randomness nothing is remembered twice alike either: the key is then only weak, and of this process.
-        let _filled = aws_lc_rs::rand::fill(&mut random);
+        // Without randomness there is no key, and nothing is remembered.
+        let filled = aws_lc_rs::rand::fill(&mut random);
         let nobody = super::users::hash_at(MIN_COST, "").unwrap_or_default();
         Self {
             nobody: nobody.get(7..).unwrap_or_default().to_owned(),
-            key: hmac::Key::new(hmac::HMAC_SHA256, &random),
+            key: filled
+                .ok()
+                .map(|()| hmac::Key::new(hmac::HMAC_SHA256, &random)),
             known: Mutex::new(LruCache::new(KNOWN_MAX)),
             turns: Arc::new(Semaphore::new(AT_A_TIME)),
         }
@@ -49,7 +51,9 @@ impl Passwords {
     /// Whether this password of this user was right a moment ago, and still is.
     pub(super) fn knows(&self, name: &str, password: &Secret, hash: Option<&Arc<str>>) -> bool {
         let Some(hash) = hash else { return false };
-        let key = self.remembered(name, password, hash);
+        let Some(key) = self.remembered(name, password, hash) else {
+            return false;
+        };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(&key).is_some_and(|at| at.elapsed() < KNOWN_FOR)
     }
@@ -77,8 +81,9 @@ impl Passwords {
             bcrypt::verify(cut, &against).unwrap_or(false) && fits
         });
         let is_right = checked.await.unwrap_or(false) && is_there;
-        if let (true, Some(hash)) = (is_right, hash) {
-            let key = self.remembered(name, password, hash);
+        if let (true, Some(hash)) = (is_right, hash)
+            && let Some(key) = self.remembered(name, password, hash)
+        {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.put(key, Instant::now());
         }
@@ -86,8 +91,8 @@ impl Passwords {
     }
 
     /// What is remembered: a password for a name with the hash that it was checked against, so that another hash is another password.
-    fn remembered(&self, name: &str, password: &Secret, hash: &str) -> [u8; 32] {
-        let mut context = hmac::Context::with_key(&self.key);
+    fn remembered(&self, name: &str, password: &Secret, hash: &str) -> Option<[u8; 32]> {
+        let mut context = hmac::Context::with_key(self.key.as_ref()?);
         for part in [name, password.expose(), hash] {
             // Lengths first, so that no two triples are one text.
             context.update(&(part.len() as u64).to_be_bytes());
@@ -95,6 +100,6 @@ impl Passwords {
         }
         let mut key = [0; 32];
         key.copy_from_slice(context.sign().as_ref());
-        key
+        Some(key)
     }
 }

@@ -51,6 +51,15 @@ impl Api {
         };
         record.note_repository(key.as_str(), "promote");
         let wanted = parse(&body::whole(body, BODY_MAX).await?)?;
+        // Which repositories there are, and of what kind, is told to those who may do something there.
+        for (named, right) in [
+            (key.as_str(), Right::Pull),
+            (wanted.target_repo.as_str(), Right::Promote),
+        ] {
+            if !self.may_see(call, named) && !self.may_somewhere(call, named, right) {
+                return Err(ApiError::no_repository(named));
+            }
+        }
         let chosen = Chosen::Repository(key);
         let (source, name) = Self::image(call, &chosen, &wanted.image, "dockerRepository")?;
         let (target, into) = Self::target(call, &wanted)?;
