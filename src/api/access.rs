@@ -123,7 +123,11 @@ impl Api {
         };
         let base = self.base(call);
         // A password over cleartext is everybody's; on loopback nobody listens.
-        if !base.starts_with("https://") && !self.address(call).is_loopback() {
+        let trusted = &self.config.trusted_proxies;
+        let is_private = call.tls
+            || forwarded::base(call.peer, call.headers, trusted)
+                .is_some_and(|base| base.starts_with("https://"));
+        if !is_private && !self.address(call).is_loopback() {
             let sentence = format!("{sentence}; log in over HTTPS, this connection can be read");
             return ApiError::unauthorized(&sentence, &[]);
         }

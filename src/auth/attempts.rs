@@ -38,21 +38,24 @@ pub(super) struct Attempts {
     failures: DefaultKeyedRateLimiter<By>,
     held: Mutex<LruCache<By, Instant>>,
     clock: DefaultClock,
+    /// Whether addresses are counted as well as names.
+    by_address: bool,
 }
 
 impl Attempts {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(by_address: bool) -> Self {
         Self {
             failures: RateLimiter::keyed(Quota::per_minute(PER_MINUTE)),
             held: Mutex::new(LruCache::new(HELD_MAX)),
             clock: DefaultClock::default(),
+            by_address,
         }
     }
 
     /// Whether a login may be tried now.
     pub(super) fn allows(&self, name: &str, address: IpAddr) -> Result<(), Limited> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        for by in by(name, address) {
+        for by in self.by(name, address) {
             let until = held.get(&by).copied();
             let wait = until.map_or(Duration::ZERO, |until| {
                 until.saturating_duration_since(Instant::now())
@@ -66,7 +69,7 @@ impl Attempts {
 
     /// A login failed.
     pub(super) fn failed(&self, name: &str, address: IpAddr) {
-        for by in by(name, address) {
+        for by in self.by(name, address) {
             if let Err(spent) = self.failures.check_key(&by) {
                 let wait = spent.wait_time_from(self.clock.now());
                 let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,15 +78,16 @@ impl Attempts {
         }
     }
 
+    fn by(&self, name: &str, address: IpAddr) -> impl Iterator<Item = By> + use<> {
+        let name = By::Name(name.chars().take(NAME_MAX).collect());
+        let address = self.by_address.then(|| By::Address(network(address)));
+        [Some(name), address].into_iter().flatten()
+    }
+
     pub(super) fn tidy(&self) {
         self.failures.retain_recent();
         self.failures.shrink_to_fit();
     }
-}
-
-fn by(name: &str, address: IpAddr) -> [By; 2] {
-    let name = name.chars().take(NAME_MAX).collect();
-    [By::Address(network(address)), By::Name(name)]
 }
 
 /// An address, of IPv6 its /64: one client has all of that.

@@ -33,6 +33,10 @@ use users::Users;
 use crate::clock;
 use crate::secret::Secret;
 
+/// When to come back where too many wait for a check.
+const BUSY: Limited = Limited {
+    retry_after: Duration::from_secs(2),
+};
 /// How long a token counts unless the configuration says otherwise.
 pub const TOKEN_TTL: Duration = Duration::from_secs(5 * 60);
 
@@ -69,6 +73,8 @@ pub struct Auth {
     current: RwLock<Arc<Current>>,
     passwords: Passwords,
     attempts: Attempts,
+    /// Of those who may not have meant us.
+    strangers: Attempts,
     keys: Keys,
 }
 
@@ -90,7 +96,8 @@ impl Auth {
         Ok(Self {
             current: RwLock::new(Arc::new(Current { config, users })),
             passwords: Passwords::new(),
-            attempts: Attempts::new(),
+            attempts: Attempts::new(true),
+            strangers: Attempts::new(false),
             keys,
         })
     }
@@ -118,11 +125,18 @@ impl Auth {
         let table = current.users.table();
         let user = table.get(name);
         if !self.passwords.knows(name, password, user) {
-            self.attempts
-                .allows(name, address)
-                .map_err(Refused::TooMany)?;
+            let allows = || {
+                let allowed = self.attempts.allows(name, address);
+                allowed.map_err(Refused::TooMany)
+            };
+            allows()?;
+            let turn = self.passwords.turn().await;
+            let turn = turn.ok_or(Refused::TooMany(BUSY))?;
+            // Those who waited together are counted one after the other.
+            allows()?;
             let against = (user, table.usual_cost());
-            if !self.passwords.verify(name, password, against).await {
+            let verified = self.passwords.verify(&turn, (name, password), against);
+            if !verified.await {
                 self.attempts.failed(name, address);
                 return Err(Refused::Wrong);
             }
@@ -143,15 +157,16 @@ impl Auth {
         if self.passwords.knows(name, password, user) {
             return Ok(Identity::user(name));
         }
-        // All of them take as long.
-        let user = user.filter(|_| self.attempts.allows(name, address).is_ok());
+        // Where too many wait, what everybody gets will do.
+        let turn = self.passwords.turn().await.ok_or(Refused::Wrong)?;
+        // All of them take as long, and are counted alike, apart from logins: who means Docker Hub holds up nobody here.
+        let user = user.filter(|_| self.strangers.allows(name, address).is_ok());
         let against = (user, table.usual_cost());
-        if self.passwords.verify(name, password, against).await {
+        let verified = self.passwords.verify(&turn, (name, password), against);
+        if verified.await {
             return Ok(Identity::user(name));
         }
-        if user.is_some() {
-            self.attempts.failed(name, address);
-        }
+        self.strangers.failed(name, address);
         Err(Refused::Wrong)
     }
 
@@ -235,7 +250,8 @@ impl Auth {
     /// Whether somebody may do something with every image of a repository.
     pub fn may_all(&self, identity: &Identity, key: &str, right: Right) -> bool {
         let current = self.current();
-        current.config.policy.decide_all(identity, key, right) && identity.grants(key, None, right)
+        // A token is for images by name.
+        current.config.policy.decide_all(identity, key, right) && identity.is_whole()
     }
 
     /// Whether somebody may administer the mirror itself.
@@ -262,5 +278,6 @@ impl Auth {
     /// What is forgotten is forgotten: call it now and then, or every address that ever failed stays in memory.
     pub fn tidy(&self) {
         self.attempts.tidy();
+        self.strangers.tidy();
     }
 }

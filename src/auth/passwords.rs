@@ -1,12 +1,13 @@
 //! Checking passwords: bcrypt once for each, at the same cost for users that are not there.
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use lru::LruCache;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::secret::Secret;
@@ -21,6 +22,21 @@ const AT_A_TIME: usize = 2;
 const MIN_COST: u32 = 4;
 /// The most bytes of a password that bcrypt looks at.
 const PASSWORD_MAX: usize = 72;
+/// How many wait for a check; more are told to come back.
+const WAITING_MAX: usize = 64;
+
+/// The right to have a password checked.
+pub(super) type Turn = Arc<OwnedSemaphorePermit>;
+
+/// Somebody who waits for a turn.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Checked passwords, and those that were right of late.
 #[derive(Debug)]
 pub(super) struct Passwords {
@@ -28,6 +44,7 @@ pub(super) struct Passwords {
     key: Option<hmac::Key>,
     known: Mutex<LruCache<[u8; 32], Instant>>,
     turns: Arc<Semaphore>,
+    waiting: AtomicUsize,
     /// Behind the cost in a hash that no password has: what a user who is not there is checked against.
     nobody: String,
 }
@@ -45,6 +62,7 @@ impl Passwords {
                 .map(|()| hmac::Key::new(hmac::HMAC_SHA256, &random)),
             known: Mutex::new(LruCache::new(KNOWN_MAX)),
             turns: Arc::new(Semaphore::new(AT_A_TIME)),
+            waiting: AtomicUsize::new(0),
         }
     }
 
@@ -58,16 +76,26 @@ impl Passwords {
         known.get(&key).is_some_and(|at| at.elapsed() < KNOWN_FOR)
     }
 
+    /// Waits for a turn; none where too many wait already.
+    pub(super) async fn turn(&self) -> Option<Turn> {
+        let waiting = self.waiting.fetch_add(1, Ordering::Relaxed);
+        let _waits = Waits(&self.waiting);
+        if waiting >= WAITING_MAX {
+            return None;
+        }
+        let turn = Arc::clone(&self.turns).acquire_owned().await.ok()?;
+        Some(Arc::new(turn))
+    }
+
     /// Whether the password is right. For a user who is not there it takes as long as `cost` says, which is what users have.
     pub(super) async fn verify(
         &self,
-        name: &str,
-        password: &Secret,
+        turn: &Turn,
+        (name, password): (&str, &Secret),
         (hash, cost): (Option<&Arc<str>>, u32),
     ) -> bool {
-        let Ok(turn) = Arc::clone(&self.turns).acquire_owned().await else {
-            return false;
-        };
+        // Held until the check has ended, even where its caller goes away.
+        let turn = Arc::clone(turn);
         let against: Arc<str> = hash.map_or_else(
             || format!("$2y${cost:02}${}", self.nobody).into(),
             Arc::clone,

@@ -98,6 +98,9 @@ async fn passwords_count_as_long_as_they_stand_in_the_file() {
     // What is broken leaves those before it.
     std::fs::write(&users, "broken").unwrap();
     assert_eq!(log_in("eve", "eveeve").await, Ok(Identity::user("eve")));
+    // Without a file there is nobody.
+    std::fs::remove_file(&users).unwrap();
+    assert_eq!(log_in("eve", "eveeve").await, Err(Refused::Wrong));
 }
 
 #[tokio::test]
@@ -133,10 +136,43 @@ async fn guessing_is_limited_by_name_and_by_address() {
         let found = auth.by_password("bob", &right, address(n)).await;
         assert_eq!(found, Ok(Identity::user("bob")));
     }
-    // Who may have meant somebody else is not told; too many guesses are none.
+    // Guesses of those who may have meant somebody else are counted apart, for names that are there and names that are not.
     let right = Secret::new("adaada");
     let perhaps = auth.by_password_perhaps("ada", &right, address(1)).await;
+    assert_eq!(perhaps, Ok(Identity::user("ada")));
+    let wrong = Secret::new("wrong");
+    for _ in 0..12 {
+        let perhaps = auth.by_password_perhaps("bob", &wrong, address(1)).await;
+        assert_eq!(perhaps, Err(Refused::Wrong));
+    }
+    let changed = Secret::new("bobbob ");
+    let perhaps = auth.by_password_perhaps("bob", &changed, address(1)).await;
     assert_eq!(perhaps, Err(Refused::Wrong));
+    assert!(
+        auth.attempts.allows("bob", address(1)).is_ok(),
+        "logins are not held up"
+    );
+    assert!(auth.strangers.allows("bob", address(2)).is_err());
+}
+
+#[tokio::test]
+async fn guesses_side_by_side_are_counted_one_by_one() {
+    let (_dir, auth) = somewhere();
+    let wrong = Secret::new("wrong");
+    let guesses = (0..60).map(|_| auth.by_password("ada", &wrong, ADDRESS));
+    let answers = futures_util::future::join_all(guesses).await;
+    let checked = answers
+        .iter()
+        .filter(|answer| **answer == Err(Refused::Wrong))
+        .count();
+    assert!(checked <= 14, "{checked} of 60 were checked");
+    let many = (0..500).map(|_| auth.by_password("bob", &wrong, ADDRESS));
+    let answers = futures_util::future::join_all(many).await;
+    assert!(
+        answers
+            .iter()
+            .any(|answer| matches!(answer, Err(Refused::TooMany(_))))
+    );
 }
 
 #[test]

@@ -171,13 +171,24 @@ impl Users {
         };
         let now = stamp(path);
         if now != known.0 {
-            known.0 = now;
             match read(path) {
                 Ok(table) => {
+                    known.0 = now;
                     known.1 = Arc::new(table);
                     info!(users = known.1.0.len(), "the users file was read again");
                 }
-                Err(error) => {
+                // Without a file there is nobody.
+                Err(UsersError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+                    known.0 = now;
+                    known.1 = Arc::default();
+                    warn!("the users file is gone, and with it every user");
+                }
+                // Looked at again at the next request: a removal that cannot be read yet must not be missed.
+                Err(error @ UsersError::Io { .. }) => {
+                    warn!(%error, "the users file cannot be read; the users before it stay for now");
+                }
+                Err(error @ UsersError::Line { .. }) => {
+                    known.0 = now;
                     warn!(%error, "the users file cannot be used; the users before it stay");
                 }
             }

@@ -76,16 +76,19 @@ impl Repository {
         }
     }
 
-    /// Stores a manifest. Through a virtual repository it may point to what the client can read there under the same name (DECISIONS 15).
+    /// Stores a manifest. Through a virtual repository it may point to what the client can read there under the same name
+    /// (DECISIONS 15), where it `may_borrow`.
     pub async fn put_manifest(
         &self,
         hops: &Hops,
         name: &Name,
         put: PutManifest,
+        may_borrow: bool,
     ) -> Result<Put, Error> {
         let local = self.writable(name).ok_or(Error::ReadOnly)?;
         let mut borrowed = Intake::default();
         if let Self::Virtual(_) = self
+            && may_borrow
             && let Ok(manifest) = Manifest::parse(&put.bytes, put.media_type.as_ref())
         {
             let route = Route {

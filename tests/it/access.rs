@@ -504,6 +504,22 @@ async fn tokens_for_clients() {
         challenges(&upload)[0].contains("error=\"insufficient_scope\""),
         "{upload:?}"
     );
+    // A token for one image is none for the repository, whatever its user may.
+    let root = token_of(
+        &client
+            .token("root", "scope=repository:dev-local/team/app:*")
+            .await,
+    );
+    for (method, path) in [
+        (Method::GET, "/api/storage/dev-local"),
+        (Method::DELETE, "/artifactory/dev-local/team/other"),
+        (Method::GET, "/admin/audit"),
+        (Method::GET, "/api/repositories"),
+    ] {
+        let answer = client.bearing(&root, method, path).await;
+        assert_ne!(answer.status, StatusCode::OK, "{path}");
+        assert!(answer.status.is_client_error(), "{path} {answer:?}");
+    }
     // OAuth 2, and tokens that get others.
     let form = |text: String| {
         let headers = [("content-type", "application/x-www-form-urlencoded")];

@@ -25,7 +25,7 @@ impl Api {
         body: Chunks,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
-        record.note_repository(key.unwrap_or("-"), "repositories");
+        record.note_repository("-", "repositories");
         // All of it: upstreams' addresses and the names that the mirror logs in with are nobody else's business.
         self.require_admin(call)?;
         let Some(text) = key else {

@@ -143,7 +143,10 @@ impl Api {
             Endpoint::Manifest { reference, .. } => {
                 let reference = parse_reference(reference)?;
                 if *call.method == Method::PUT {
-                    return writes::put(call, (repository, &target.name), &reference, body).await;
+                    let (key, image) = (target.key.as_str(), target.name.as_str());
+                    let may_read = self.may(call, key, image, Right::Pull);
+                    let image = (repository, &target.name);
+                    return writes::put(call, image, &reference, body, may_read).await;
                 }
                 writes::manifest(call, (repository, local), target, &reference).await
             }

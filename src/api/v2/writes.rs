@@ -67,6 +67,7 @@ pub(super) async fn put(
     (repository, name): (&Repository, &Name),
     reference: &Reference,
     body: Chunks,
+    may_read: bool,
 ) -> Result<Response<Body>, ApiError> {
     let (digest, mut tags) = match reference {
         Reference::Tag(tag) => (None, vec![tag.clone()]),
@@ -105,7 +106,7 @@ pub(super) async fn put(
         bytes: whole(call, body).await?,
     };
     let put = repository
-        .put_manifest(&call.hops, name, put)
+        .put_manifest(&call.hops, name, put, may_read)
         .await
         .map_err(|error| ApiError::from_repository(error, ErrorCode::ManifestBlobUnknown))?;
     let mut response = Response::new(Body::empty());
