@@ -6,13 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
-use url::Url;
 
 use super::file;
 use super::resolve::{Reader, span, within};
 use crate::cache::{self, PublicKey, Rules};
 use crate::globs::Globs;
-use crate::repository::{Key, RemoteSettings};
+use crate::repository::{Key, RemoteSettings, upstream_url};
 use crate::secret::Secret;
 use crate::upstream::{
     Allowance, CredentialConfig, ForeignLayers, SecretSource, Timeouts, UrlPattern,
@@ -27,29 +26,12 @@ const BANDWIDTH_MIN: u64 = 64 * 1024;
 
 impl Reader<'_> {
     pub(super) fn remote(&mut self, key: Key, remote: file::Remote) -> Option<RemoteSettings> {
-        let url = match Url::parse(remote.url.get_ref()) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() => {
-                Some(url)
-            }
-            _ => {
-                self.problem(
-                    remote.url.span(),
-                    format!("remote.{key}.url is no registry's URL"),
-                    "write it like \"https://registry.example.com\"",
-                );
-                None
-            }
-        };
-        if let Some(url) = &url
-            && (!url.username().is_empty()
-                || url.password().is_some()
-                || url.query().is_some()
-                || url.fragment().is_some())
-        {
+        let url = upstream_url(remote.url.get_ref());
+        if let Err(remedy) = &url {
             self.problem(
                 remote.url.span(),
-                format!("remote.{key}.url has more than scheme, host, port and path"),
-                "credentials have a key of their own: credentials = { … }",
+                format!("remote.{key}.url is no registry's URL"),
+                *remedy,
             );
         }
         let allowance = self.allowance(&key, &remote.limits);
@@ -93,7 +75,7 @@ impl Reader<'_> {
         );
         let foreign_layers = self.foreign_layers(&key, &remote.foreign_layers);
         Some(RemoteSettings {
-            url: url?,
+            url: url.ok()?,
             serves: remote.serves.into_iter().map(Spanned::into_inner).collect(),
             ns: remote.ns,
             cache,

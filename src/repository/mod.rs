@@ -19,7 +19,7 @@ mod settings;
 mod virtuals;
 
 pub use catalog::{CACHE, Catalog, ChangeError, FileSettings, Snapshot, Wanted, Workshop};
-pub use declared::{Class, Declared, FieldError, shown, upstream_url};
+pub use declared::{Class, Declared, FieldError, shown};
 pub use definitions::{Definition, Definitions, canonical_host};
 pub use image::{Found, Repository};
 pub use key::{Key, KeyError};
@@ -29,6 +29,7 @@ pub use quotas::{QuotaLine, quotas_written};
 pub use resolve::{Ask, Chosen, Target, Unresolved, choose, resolve, split_prefix};
 pub use settings::{
     AllSettings, LocalSettings, MemberSettings, RemoteSettings, Settings, Unfit, VirtualSettings,
+    upstream_url,
 };
 
 pub use virtuals::{Config as VirtualConfig, Member, Virtual};

@@ -9,7 +9,9 @@ use url::Url;
 use super::definitions::{Definition, canonical_host};
 use super::key::Key;
 use super::member::Filter;
-use crate::upstream::{Allowance, CONCURRENT_DEFAULT, CredentialConfig, ForeignLayers, Timeouts};
+use crate::upstream::{
+    self, Allowance, CONCURRENT_DEFAULT, CredentialConfig, ForeignLayers, ProxyConfig, Timeouts,
+};
 use crate::{cache, overlay};
 
 /// The most members of a virtual repository with those of its members in their place, and the most ways that are gone to find them.
@@ -187,6 +189,40 @@ impl RemoteSettings {
             timeouts: Timeouts::default(),
         }
     }
+
+    /// What the client of its upstream is told.
+    pub fn upstream(&self, proxy: &ProxyConfig, instance: &str) -> upstream::Config {
+        upstream::Config {
+            key: self.key.to_string(),
+            url: self.url.clone(),
+            ns: self.ns.clone(),
+            credentials: self.credentials.clone(),
+            token_hosts: self.token_hosts.clone(),
+            allow_addresses: self.allow_addresses.clone(),
+            foreign_layers: self.foreign_layers.clone(),
+            ca: self.ca.clone(),
+            proxy: proxy.clone(),
+            concurrent: self.concurrent,
+            allowance: self.allowance,
+            timeouts: self.timeouts,
+            instance: instance.to_owned(),
+        }
+    }
+}
+
+/// An upstream's base URL.
+pub fn upstream_url(text: &str) -> Result<Url, &'static str> {
+    let url = Url::parse(text).ok();
+    let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
+    let url = url.ok_or("write it like \"https://registry.example.com\"")?;
+    let has_more = !url.username().is_empty()
+        || url.password().is_some()
+        || url.query().is_some()
+        || url.fragment().is_some();
+    if has_more {
+        return Err("it has scheme, host, port and path; credentials are fields of their own");
+    }
+    Ok(url)
 }
 
 impl VirtualSettings {

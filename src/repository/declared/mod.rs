@@ -3,22 +3,28 @@
 //! What is kept is what was sent, so that a client that compares finds what it asked for. What it means is worked out anew each time, and
 //! what cannot mean anything here is named, never dropped in silence.
 
+mod class;
+mod fields;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use url::Url;
+
+pub use class::Class;
+pub use fields::FieldError;
+use fields::{Fields, wrong};
 
 use super::key::Key;
 use super::member::Filter;
-use super::settings::{AllSettings, LocalSettings, RemoteSettings, Settings, VirtualSettings};
+use super::settings::{
+    AllSettings, LocalSettings, RemoteSettings, Settings, VirtualSettings, upstream_url,
+};
 use crate::globs::Globs;
 use crate::overlay;
 use crate::secret::Secret;
 use crate::upstream::{CredentialConfig, ForeignLayers, SecretSource, UrlPattern};
 
-/// The longest time that a field can say.
-const TIME_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// The most tags that `maxUniqueTags` can say.
 const TAGS_MAX: u64 = 1_000_000;
 /// The most bytes of JSON that one repository is told.
@@ -26,114 +32,12 @@ const FIELDS_MAX: usize = 64 * 1024;
 /// The most members of a virtual repository.
 const MEMBERS_MAX: usize = 100;
 
-/// What kind of repository: `rclass`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// `local`
-    Local,
-    /// `remote`
-    Remote,
-    /// `virtual`
-    Virtual,
-}
-
-/// A field that cannot be what it is.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {problem}")]
-pub struct FieldError {
-    /// Which.
-    pub field: String,
-    /// Why, and what is allowed.
-    pub problem: String,
-}
-
 /// A repository as it was declared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Declared {
     class: Class,
     fields: Map<String, Value>,
     password: Option<Secret>,
-}
-
-impl Class {
-    /// Its name in JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Local => "local",
-            Self::Remote => "remote",
-            Self::Virtual => "virtual",
-        }
-    }
-
-    /// Of a configured repository.
-    pub const fn of(settings: &Settings) -> Self {
-        match settings {
-            Settings::Local(_) => Self::Local,
-            Settings::Remote(_) => Self::Remote,
-            Settings::Virtual(_) => Self::Virtual,
-        }
-    }
-
-    /// Fields that say something here.
-    const fn applied(self) -> &'static [&'static str] {
-        match self {
-            Self::Local => &["maxUniqueTags"],
-            Self::Remote => &[
-                "url",
-                "username",
-                "offline",
-                "retrievalCachePeriodSecs",
-                "missedRetrievalCachePeriodSecs",
-                "socketTimeoutMillis",
-                "externalDependenciesEnabled",
-                "externalDependenciesPatterns",
-            ],
-            Self::Virtual => &[
-                "repositories",
-                "defaultDeploymentRepo",
-                "resolveDockerTagsByTimestamp",
-                "includesPattern",
-                "excludesPattern",
-            ],
-        }
-    }
-
-    /// What Artifactory says where nobody said anything.
-    fn defaults(self) -> Map<String, Value> {
-        let mut all = json!({
-            "description": "", "notes": "", "projectKey": "", "environments": [],
-            "includesPattern": "**/*", "excludesPattern": "", "repoLayoutRef": "simple-default",
-        });
-        let more = match self {
-            Self::Local => json!({
-                "dockerApiVersion": "V2", "maxUniqueTags": 0, "dockerTagRetention": 1, "blockPushingSchema1": true,
-                "blackedOut": false, "xrayIndex": false, "propertySets": [], "archiveBrowsingEnabled": false,
-                "downloadRedirect": false, "cdnRedirect": false, "priorityResolution": false,
-            }),
-            Self::Remote => json!({
-                "url": "", "username": "", "proxy": "", "hardFail": false, "offline": false,
-                "storeArtifactsLocally": true, "socketTimeoutMillis": 15000, "localAddress": "",
-                "retrievalCachePeriodSecs": 7200, "metadataRetrievalTimeoutSecs": 60,
-                "missedRetrievalCachePeriodSecs": 1800, "unusedArtifactsCleanupPeriodHours": 0,
-                "assumedOfflinePeriodSecs": 300, "shareConfiguration": false, "synchronizeProperties": false,
-                "blockMismatchingMimeTypes": true, "mismatchingMimeTypesOverrideList": "", "allowAnyHostAuth": false,
-                "enableCookieManagement": false, "bypassHeadRequests": false, "clientTlsCertificate": "",
-                "queryParams": "", "disableUrlNormalization": false, "curated": false,
-                "enableTokenAuthentication": false, "externalDependenciesEnabled": false,
-                "blockPushingSchema1": false, "dockerProjectId": "", "dockerApiVersion": "V2",
-                "blackedOut": false, "xrayIndex": false, "propertySets": [], "archiveBrowsingEnabled": false,
-                "downloadRedirect": false, "cdnRedirect": false, "priorityResolution": false,
-            }),
-            Self::Virtual => json!({
-                "repositories": [], "defaultDeploymentRepo": "", "resolveDockerTagsByTimestamp": false,
-                "artifactoryRequestsCanRetrieveRemoteArtifacts": false, "dockerApiVersion": "V2",
-            }),
-        };
-        if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
-            all.extend(more);
-        }
-        all.as_object().cloned().unwrap_or_default()
-    }
 }
 
 /// Fields that are only kept and shown, or have been read before the others.
@@ -155,13 +59,6 @@ const ANYWAY: [(&str, Value); 4] = [
     // Schema 1 is neither taken nor fetched.
     ("blockPushingSchema1", Value::Bool(true)),
 ];
-
-fn wrong(field: &str, problem: impl Into<String>) -> FieldError {
-    FieldError {
-        field: field.to_owned(),
-        problem: problem.into(),
-    }
-}
 
 impl Declared {
     /// A new one, from what a client sent.
@@ -406,21 +303,6 @@ fn told(shown: &mut Map<String, Value>, key: &Key, class: Class) {
     }
 }
 
-/// An upstream's base URL.
-pub fn upstream_url(text: &str) -> Result<Url, &'static str> {
-    let url = Url::parse(text).ok();
-    let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some());
-    let url = url.ok_or("write it like \"https://registry.example.com\"")?;
-    let has_more = !url.username().is_empty()
-        || url.password().is_some()
-        || url.query().is_some()
-        || url.fragment().is_some();
-    if has_more {
-        return Err("it has scheme, host, port and path; credentials are fields of their own");
-    }
-    Ok(url)
-}
-
 /// `key` and `packageType`, which clients repeat.
 fn identity(key: &Key, sent: &Map<String, Value>) -> Result<(), FieldError> {
     let fields = Fields(sent);
@@ -572,267 +454,8 @@ fn patterns(fields: &Fields<'_>, field: &str) -> Result<Globs, FieldError> {
     Globs::parse(&patterns).map_err(|error| wrong(field, error.to_string()))
 }
 
-/// Fields by what they are.
-struct Fields<'a>(&'a Map<String, Value>);
-
-impl<'a> Fields<'a> {
-    /// A text; an empty one is as good as none.
-    fn text(&self, field: &str) -> Result<Option<&'a str>, FieldError> {
-        match self.0.get(field) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
-            Some(_) => Err(wrong(field, "it is a text")),
-        }
-    }
-
-    fn flag(&self, field: &str) -> Result<bool, FieldError> {
-        match self.0.get(field) {
-            None | Some(Value::Null) => Ok(false),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(_) => Err(wrong(field, "it is true or false")),
-        }
-    }
-
-    fn number(&self, field: &str, most: u64) -> Result<Option<u64>, FieldError> {
-        let value = match self.0.get(field) {
-            None | Some(Value::Null) => return Ok(None),
-            Some(value) => value,
-        };
-        let number = value.as_u64().filter(|number| *number <= most);
-        let problem = || wrong(field, format!("it is a number from 0 to {most}"));
-        number.map(Some).ok_or_else(problem)
-    }
-
-    fn time(
-        &self,
-        field: &str,
-        unit: impl Fn(u64) -> Duration,
-    ) -> Result<Option<Duration>, FieldError> {
-        let time = self.number(field, u64::MAX)?.map(unit);
-        if time.is_some_and(|time| time > TIME_MAX) {
-            return Err(wrong(field, "it is at most ten years"));
-        }
-        Ok(time)
-    }
-
-    fn list(&self, field: &str) -> Result<Vec<&'a str>, FieldError> {
-        let list = match self.0.get(field) {
-            None | Some(Value::Null) => return Ok(Vec::new()),
-            Some(Value::Array(list)) => list,
-            Some(_) => return Err(wrong(field, "it is a list of texts")),
-        };
-        let texts = list.iter().map(|one| one.as_str());
-        let texts = texts.collect::<Option<Vec<&str>>>();
-        texts.ok_or_else(|| wrong(field, "it is a list of texts"))
-    }
-}
-
 /// Every repository that was declared, by key.
 pub(super) type AllDeclared = BTreeMap<Key, Declared>;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(text: &str) -> Key {
-        Key::parse(text).unwrap()
-    }
-
-    fn declare(json: &Value) -> Result<Declared, FieldError> {
-        let Value::Object(fields) = json.clone() else {
-            panic!("an object");
-        };
-        Declared::create(&key("a-repo"), fields)
-    }
-
-    fn settings(json: &Value) -> Result<Settings, String> {
-        let declared = declare(json).map_err(|error| error.to_string())?;
-        let settings = declared.settings(&key("a-repo"), &AllSettings::new());
-        settings.map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn fields_become_settings() {
-        let local =
-            settings(&json!({"rclass": "local", "packageType": "docker", "maxUniqueTags": 3}));
-        assert!(
-            matches!(local.unwrap(), Settings::Local(local) if local.config.max_unique_tags == 3)
-        );
-        let remote = settings(&json!({
-            "key": "a-repo", "rclass": "remote", "url": "https://quay.io", "username": "me", "password": "p",
-            "externalDependenciesEnabled": true, "retrievalCachePeriodSecs": 60, "missedRetrievalCachePeriodSecs": 7, "socketTimeoutMillis": 2500, "offline": true,
-        }));
-        let Settings::Remote(remote) = remote.unwrap() else {
-            panic!("a remote");
-        };
-        assert_eq!(remote.url.as_str(), "https://quay.io/");
-        assert_eq!(remote.cache.tag_ttl, Duration::from_secs(60));
-        assert_eq!(remote.cache.negative_ttl, Duration::from_secs(7));
-        assert_eq!(remote.timeouts.idle, Duration::from_millis(2500));
-        assert!(remote.cache.offline && remote.credentials.len() == 1);
-        assert!(!remote.foreign_layers.is_empty());
-        let several = settings(&json!({
-            "rclass": "virtual", "repositories": ["b-local", "c-remote", "b-local"], "defaultDeploymentRepo": "b-local",
-            "resolveDockerTagsByTimestamp": true, "includesPattern": "team/**, library/**", "excludesPattern": "team/secret/**",
-        }));
-        let Settings::Virtual(several) = several.unwrap() else {
-            panic!("virtual");
-        };
-        assert_eq!(several.members.len(), 2);
-        assert!(several.by_timestamp && several.exclusive_names);
-        let takes = |name: &str| {
-            several.members[0]
-                .1
-                .takes(&crate::oci::Name::parse(name).unwrap())
-        };
-        assert!(takes("team/app") && takes("library/nginx"));
-        assert!(!takes("team/secret/app") && !takes("other/app"));
-    }
-
-    #[test]
-    fn what_is_wrong_names_its_field() {
-        for (json, expected) in [
-            (json!({}), "rclass: it is needed"),
-            (json!({"rclass": "federated"}), "rclass: there are"),
-            (json!({"rclass": "local", "key": "other"}), "key: the path"),
-            (
-                json!({"rclass": "local", "packageType": "npm"}),
-                "packageType: only",
-            ),
-            (
-                json!({"rclass": "local", "dockerApiVersion": "V1"}),
-                "dockerApiVersion",
-            ),
-            (
-                json!({"rclass": "local", "maxUniqueTags": -1}),
-                "maxUniqueTags",
-            ),
-            (
-                json!({"rclass": "local", "maxUniqueTags": "3"}),
-                "maxUniqueTags",
-            ),
-            (json!({"rclass": "remote"}), "url: write it"),
-            (
-                json!({"rclass": "remote", "url": "ftp://x"}),
-                "url: write it",
-            ),
-            (
-                json!({"rclass": "remote", "url": "https://a:b@x"}),
-                "url: it has",
-            ),
-            (
-                json!({"rclass": "remote", "url": "https://x", "username": "a"}),
-                "password",
-            ),
-            (
-                json!({"rclass": "remote", "url": "https://x", "password": "a"}),
-                "username",
-            ),
-            (
-                json!({"rclass": "remote", "url": "https://x", "password": 1}),
-                "password",
-            ),
-            (
-                json!({"rclass": "remote", "url": "https://x", "offline": "yes"}),
-                "offline",
-            ),
-            (
-                json!({"rclass": "remote", "url": "https://x", "retrievalCachePeriodSecs": u64::MAX}),
-                "retrievalCachePeriodSecs",
-            ),
-            (
-                json!({"rclass": "remote", "url": "https://x", "socketTimeoutMillis": 0}),
-                "socketTimeoutMillis",
-            ),
-            (
-                json!({"rclass": "remote", "url": "https://x", "externalDependenciesPatterns": ["a b"]}),
-                "externalDependenciesPatterns",
-            ),
-            (
-                json!({"rclass": "virtual", "repositories": "a"}),
-                "repositories",
-            ),
-            (
-                json!({"rclass": "virtual", "repositories": ["A B"]}),
-                "repositories",
-            ),
-            (
-                json!({"rclass": "virtual", "repositories": ["a-b"], "includesPattern": "[x"}),
-                "includesPattern",
-            ),
-        ] {
-            let error = settings(&json).unwrap_err();
-            assert!(error.starts_with(expected), "{json}: {error}");
-        }
-    }
-
-    #[test]
-    fn what_means_nothing_here_is_named() {
-        let ignored = |json: Value| declare(&json).unwrap().ignored();
-        assert_eq!(
-            ignored(json!({
-                "rclass": "local", "blackedOut": true, "xrayIndex": false, "made": "up", "notes": "n", "propertySets": ["x"],
-                "excludesPattern": "a/**", "blockPushingSchema1": true, "environments": [],
-            })),
-            ["blackedOut", "excludesPattern", "made", "propertySets"]
-        );
-        assert_eq!(
-            ignored(json!({
-                "rclass": "remote", "url": "https://x", "hardFail": true, "enableTokenAuthentication": true, "proxy": "p",
-                "assumedOfflinePeriodSecs": 1,
-            })),
-            ["assumedOfflinePeriodSecs", "proxy"]
-        );
-        assert_eq!(
-            ignored(json!({"rclass": "virtual", "repositories": ["a"], "excludesPattern": "a/**"})),
-            Vec::<String>::new()
-        );
-    }
-
-    #[test]
-    fn an_update_keeps_what_it_does_not_say_and_never_shows_the_password() {
-        let first = declare(&json!({
-            "rclass": "remote", "url": "https://x", "username": "me", "password": "S3CRET", "description": "one",
-        }));
-        let first = first.unwrap();
-        let update = |json: Value| {
-            let Value::Object(fields) = json else {
-                panic!("an object");
-            };
-            first.update(&key("a-repo"), fields)
-        };
-        let second = update(json!({"description": "two"})).unwrap();
-        assert_eq!(second.password(), first.password());
-        assert_eq!(second.shown(&key("a-repo"))["description"], "two");
-        assert_eq!(second.shown(&key("a-repo"))["url"], "https://x");
-        assert!(update(json!({"rclass": "local"})).is_err());
-        for nothing in [
-            json!({"rclass": ""}),
-            json!({"rclass": null, "key": "", "packageType": null}),
-        ] {
-            let same = update(nothing).unwrap();
-            assert_eq!(same.shown(&key("a-repo")), first.shown(&key("a-repo")));
-        }
-        let moved = update(json!({"url": "https://elsewhere"})).unwrap_err();
-        assert_eq!(moved.field, "password");
-        assert!(update(json!({"url": "https://elsewhere", "password": "new"})).is_ok());
-        assert!(
-            update(json!({"url": "https://x/below"})).is_ok(),
-            "the same host"
-        );
-        assert!(update(json!({"notes": "x".repeat(FIELDS_MAX)})).is_err());
-        let nested = update(json!({"clientTlsPassphrase": "S3CRET"})).unwrap();
-        assert!(!nested.fields().contains_key("clientTlsPassphrase"));
-        assert!(
-            update(json!({"username": "", "password": ""}))
-                .unwrap()
-                .password()
-                .is_none()
-        );
-        let shown = serde_json::to_string(&second.shown(&key("a-repo"))).unwrap();
-        assert!(!shown.contains("S3CRET") && !format!("{second:?}").contains("S3CRET"));
-        let kept = serde_json::to_string(second.fields()).unwrap();
-        let again = Declared::kept(&key("a-repo"), &kept, second.password().cloned());
-        assert_eq!(again.unwrap(), second);
-    }
-}
+mod tests;
