@@ -15,6 +15,7 @@ use crate::auth::{Auth, Table};
 use crate::body::Body;
 use crate::cache::Shared;
 use crate::config::Resolved;
+use crate::limits::Limits;
 use crate::overlay::{self, Collected, Local};
 use crate::repository::{Catalog, Definitions, FileSettings, Settings, Workshop};
 use crate::server::{self, Connection, Handler, ListenerConfig, RequestBody, Server};
@@ -66,6 +67,7 @@ pub async fn run(
         .map(|auth| Auth::open(auth, &config.storage.path))
         .transpose()?
         .map(Arc::new);
+    let limits = Arc::new(Limits::new(config.clients));
     let catalog = Catalog::open(workshop, file_settings(&config)).await?;
     catalog.collect_in_background(config.collection);
     catalog.keep_quotas_in_background();
@@ -82,6 +84,7 @@ pub async fn run(
         api::Config {
             catalog: catalog.clone(),
             auth: auth.clone(),
+            limits: Arc::clone(&limits),
             open_writes: config.open_writes(),
             store: store.clone(),
             external_url: config
@@ -121,7 +124,7 @@ pub async fn run(
                         Ok(()) => info!("SIGHUP: certificates were read again"),
                         Err(error) => warn!(%error, "SIGHUP: these certificates cannot be used; the ones in use stay"),
                     }
-                    reload(&catalog, auth.as_deref(), &config, &read_again).await;
+                    reload(&catalog, (auth.as_deref(), &limits), &config, &read_again).await;
                 }
                 () = reloading.cancelled() => return,
             }
@@ -188,7 +191,7 @@ fn file_settings(config: &Resolved) -> FileSettings {
 /// Takes the users, rules and repositories that the file has now. Anything wrong with it leaves everything as it is.
 async fn reload(
     catalog: &Catalog,
-    auth: Option<&Auth>,
+    (auth, limits): (Option<&Auth>, &Limits),
     running: &Resolved,
     read_again: &ReadAgain,
 ) {
@@ -209,7 +212,10 @@ async fn reload(
         return;
     }
     match catalog.reload(file_settings(&fresh)).await {
-        Ok(()) => info!("SIGHUP: the repositories of the configuration were read again"),
+        Ok(()) => {
+            limits.reload(fresh.clients);
+            info!("SIGHUP: repositories and limits of the configuration were read again");
+        }
         Err(error) => {
             warn!(%error, "SIGHUP: these repositories cannot be used; the ones in use stay");
         }

@@ -4,15 +4,18 @@
 //! [`cache`] answers from the [`store`] or fetches by [`upstream`], [`overlay`] keeps what is pushed, and [`api`] writes the answer and one log line. [`oci`] is the
 //! vocabulary of all of them; [`config`], [`app`] and [`cli`] put them together.
 
+pub mod address;
 pub mod api;
 pub mod app;
 pub mod auth;
+pub mod bandwidth;
 pub mod body;
 pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod globs;
+pub mod limits;
 pub mod oci;
 pub mod overlay;
 pub mod repository;

@@ -60,6 +60,13 @@ pub struct WaitLabels {
     pub reason: &'static str,
 }
 
+/// One limit on clients.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LimitLabels {
+    /// The key of the configuration.
+    pub limit: &'static str,
+}
+
 type Latencies = Family<RepositoryLabels, Histogram, fn() -> Histogram>;
 
 /// Brings metrics up to date that mirror somebody else's figures.
@@ -75,6 +82,8 @@ pub struct Metrics {
     pub client_bytes: Family<RepositoryLabels, Counter>,
     /// Seconds from the request's head to the response's head.
     pub request_seconds: Latencies,
+    /// Requests that were over a limit on clients.
+    pub limited: Family<LimitLabels, Counter>,
     /// Requests sent upstream.
     pub upstream_requests: Family<UpstreamLabels, Counter>,
     /// Body bytes that came from upstream.
@@ -135,6 +144,7 @@ impl Metrics {
             requests: Family::default(),
             client_bytes: Family::default(),
             request_seconds: Family::new_with_constructor(latencies),
+            limited: Family::default(),
             upstream_requests: Family::default(),
             upstream_bytes: Family::default(),
             upstream_seconds: Family::new_with_constructor(latencies),
@@ -173,6 +183,11 @@ impl Metrics {
             "Time to the response's head",
             Unit::Seconds,
             metrics.request_seconds.clone(),
+        );
+        r.register(
+            "limited_requests",
+            "Requests that were over a limit on clients",
+            metrics.limited.clone(),
         );
         r.register(
             "upstream_requests",

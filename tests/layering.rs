@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 /// Every top-level module and its rank.
-const RANKS: [(&str, u8); 18] = [
+const RANKS: [(&str, u8); 21] = [
     ("cli", 10),
     ("app", 9),
     ("config", 8),
@@ -20,8 +20,11 @@ const RANKS: [(&str, u8); 18] = [
     ("overlay", 3),
     ("upstream", 2),
     ("auth", 2),
+    ("limits", 2),
     ("store", 1),
     ("oci", 0),
+    ("address", 0),
+    ("bandwidth", 0),
     ("body", 0),
     ("clock", 0),
     ("globs", 0),

@@ -10,9 +10,11 @@ use tracing::{info, warn};
 use super::error::ApiError;
 use super::{Api, Call, Config, forwarded};
 use crate::auth::{Auth, Identity, Refused, Right, TOKEN_MAX};
+use crate::limits::{Class, Client, Limited, Passage};
 use crate::oci::ErrorCode;
 use crate::repository::{Chosen, Target};
 use crate::secret::Secret;
+use crate::telemetry::LimitLabels;
 
 /// The longest name with a password.
 const BASIC_MAX: usize = 4 * 1024;
@@ -70,7 +72,13 @@ impl Api {
             Shown::Bearer(token) => auth.by_token(&token),
             Shown::Malformed => Err(Refused::Wrong),
         };
-        found.map_err(|refused| self.unrecognised(call, &refused))
+        found.map_err(|refused| {
+            let client = Client::at(self.address(call));
+            match self.config.limits.charge(&client, Class::Login) {
+                Ok(()) => self.unrecognised(call, &refused),
+                Err(limited) => self.limited(&limited),
+            }
+        })
     }
 
     /// A login with a password, and a line in the log when it fails.
@@ -88,6 +96,27 @@ impl Api {
             warn!(target: "audit", action = "login", user, client = %address, %refused, "a login failed");
         }
         found
+    }
+
+    /// Counts a request, and waits for its place where there are only so many.
+    pub(super) async fn enter(
+        &self,
+        call: &Call<'_>,
+        class: Class,
+    ) -> Result<Option<Passage>, ApiError> {
+        let client = || match call.identity.name() {
+            Some(name) => Client::User(name.into()),
+            None => Client::at(self.address(call)),
+        };
+        let passage = self.config.limits.enter(client, class).await;
+        passage.map_err(|limited| self.limited(&limited))
+    }
+
+    fn limited(&self, limited: &Limited) -> ApiError {
+        let limit = limited.what;
+        let labels = LimitLabels { limit };
+        self.metrics.limited.get_or_create(&labels).inc();
+        ApiError::limited(limited)
     }
 
     /// The client's address: of a trusted proxy's client, what the proxy says.

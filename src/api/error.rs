@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 use super::record::Record;
 use crate::body::{Body, WholeError};
 use crate::cache::{self, CacheStatus, Outcome, Reason};
+use crate::limits::Limited;
 use crate::oci::manifest::ManifestError;
 use crate::oci::name::NameError;
 use crate::oci::{ErrorCode, error_code};
@@ -258,6 +259,16 @@ impl ApiError {
             "too many logins failed; wait before the next",
         );
         error.with(|parts| parts.retry_after = Some(retry_after))
+    }
+
+    /// A client asks more than it may.
+    pub(super) fn limited(limited: &Limited) -> Self {
+        let error = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::TooManyRequests,
+            format!("too many requests: {limited}"),
+        );
+        error.with(|parts| parts.retry_after = Some(limited.retry_after))
     }
 
     /// There is no such thing, or nobody says whether there is.

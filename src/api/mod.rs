@@ -25,6 +25,7 @@ use http::{Method, Request, Response, StatusCode, header};
 
 use crate::auth::{Auth, Identity};
 use crate::body::{self, Body, Chunks};
+use crate::limits::{Limits, Passage};
 use crate::repository::{
     Ask, Catalog, Chosen, Key, Repository, Snapshot, Target, Unresolved, choose, resolve,
 };
@@ -55,6 +56,8 @@ pub struct Config {
     pub catalog: Catalog,
     /// Who may do what; without it, whoever reaches us may pull.
     pub auth: Option<Arc<Auth>>,
+    /// How much clients may ask.
+    pub limits: Arc<Limits>,
     /// Without [`Self::auth`]: whether whoever reaches us may push, delete, promote and administer.
     pub open_writes: bool,
     /// What stands on record, by whom; properties.
@@ -256,15 +259,30 @@ impl Api {
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
         let mut call = self.call(request, peer)?;
+        let class = route.class(call.method);
         if let Route::Token { prefix } = &route {
-            let prefix = prefix.as_deref();
-            return self
-                .token(&call, Place { role, prefix }, body, record)
-                .await;
+            // Nobody knows yet who it is.
+            let passage = self.enter(&call, class).await?;
+            let place = Place {
+                role,
+                prefix: prefix.as_deref(),
+            };
+            let answer = self.token(&call, place, body, record).await?;
+            return Ok(paced(passage, answer));
         }
         call.identity = self.identify(&call).await?;
         record.note_user(call.identity.subject());
-        let mut response = self.answer(&call, (route, role), body, record).await?;
+        // Administration goes on however busy the registry is.
+        let passage = match role {
+            Role::Admin => None,
+            Role::Registry | Role::Bound(_) => self.enter(&call, class).await?,
+        };
+        let body = match &passage {
+            Some(passage) => passage.request(body),
+            None => body,
+        };
+        let response = self.answer(&call, (route, role), body, record).await?;
+        let mut response = paced(passage, response);
         // The members of a virtual repository are named to those who may read them.
         if let Some(member) = record.member()
             && !self.may_see(&call, member.as_str())
@@ -365,6 +383,14 @@ impl Api {
             ),
         );
         Ok(response)
+    }
+}
+
+/// An answer at its client's pace; the request is under way until it has gone.
+fn paced(passage: Option<Passage>, response: Response<Body>) -> Response<Body> {
+    match passage {
+        Some(passage) => response.map(|body| passage.answer(body)),
+        None => response,
     }
 }
 

@@ -1,5 +1,8 @@
 //! What a path means. Pure.
 
+use http::Method;
+
+use crate::limits::Class;
 use crate::oci::path::{self, Endpoint, PathError};
 use crate::repository::split_prefix;
 
@@ -63,6 +66,34 @@ impl Route {
             | Self::System { .. }
             | Self::Token { .. }
             | Self::Registry { .. } => false,
+        }
+    }
+
+    /// What a request for it is counted as, where clients are limited.
+    pub(super) fn class(&self, method: &Method) -> Class {
+        let reads = matches!(*method, Method::GET | Method::HEAD);
+        match self {
+            Self::Token { .. } => Class::Login,
+            Self::Live | Self::Ready | Self::Metrics | Self::Search { .. } => Class::Other,
+            Self::Registry { endpoint, .. } => match endpoint {
+                Endpoint::Upload { .. } | Endpoint::UploadStart { .. } => Class::Write,
+                _ if !reads => Class::Write,
+                Endpoint::Blob { .. } => Class::Blob,
+                Endpoint::Manifest { .. }
+                | Endpoint::Tags { .. }
+                | Endpoint::Referrers { .. }
+                | Endpoint::Catalog => Class::Manifest,
+                Endpoint::Base => Class::Other,
+            },
+            _ if reads => Class::Other,
+            Self::Promote { .. }
+            | Self::Artifact { .. }
+            | Self::Storage { .. }
+            | Self::Repositories { .. }
+            | Self::System { .. }
+            | Self::Audit
+            | Self::Quota
+            | Self::Tag { .. } => Class::Write,
         }
     }
 

@@ -10,6 +10,8 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use lru::LruCache;
 use tokio::time::Instant;
 
+use crate::address::network;
+
 /// Failed logins a minute.
 pub(super) const PER_MINUTE: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
@@ -87,16 +89,5 @@ impl Attempts {
     pub(super) fn tidy(&self) {
         self.failures.retain_recent();
         self.failures.shrink_to_fit();
-    }
-}
-
-/// An address, of IPv6 its /64: one client has all of that.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }

@@ -27,9 +27,10 @@ pub(super) struct File {
     pub(super) local: BTreeMap<Spanned<String>, Local>,
     #[serde(default, rename = "virtual")]
     pub(super) virtuals: BTreeMap<Spanned<String>, Virtual>,
-    // Known by name, so that they are refused with a sentence of their own.
     pub(super) auth: Option<Spanned<Auth>>,
-    pub(super) limits: Option<Spanned<toml::Value>>,
+    #[serde(default)]
+    pub(super) limits: Limits,
+    // Known by name, so that it is refused with a sentence of its own.
     pub(super) sync: Option<Spanned<toml::Value>>,
 }
 
@@ -98,6 +99,33 @@ pub(super) struct Auth {
     pub(super) groups: BTreeMap<String, Vec<Spanned<String>>>,
     // Known by name, so that it is refused with a sentence of its own.
     pub(super) oidc: Option<Spanned<toml::Value>>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Limits {
+    pub(super) per_client: Budget,
+    pub(super) manifest: Rate,
+    pub(super) blob: Rate,
+    pub(super) write: Rate,
+    pub(super) login: Rate,
+    pub(super) global: Budget,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Budget {
+    pub(super) requests_per_second: Option<Spanned<f64>>,
+    pub(super) burst: Option<Spanned<u32>>,
+    pub(super) concurrent: Option<Spanned<usize>>,
+    pub(super) bandwidth: Option<Spanned<Bandwidth>>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Rate {
+    pub(super) requests_per_second: Option<Spanned<f64>>,
+    pub(super) burst: Option<Spanned<u32>>,
 }
 
 #[derive(Debug, Deserialize)]

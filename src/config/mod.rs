@@ -7,6 +7,7 @@ mod auth;
 mod diagnose;
 mod environment;
 mod file;
+mod limits;
 mod remotes;
 mod resolve;
 mod units;

@@ -1,6 +1,6 @@
 //! `[remote.<key>]` tables: where the upstream is, what to log in with, how long its answers are good for.
 
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,8 +21,6 @@ use crate::upstream::{
 pub(super) const CONCURRENT_MAX: usize = 1024;
 /// The most requests a second that may be configured for one upstream.
 const REQUESTS_PER_SECOND_MAX: u32 = 1_000_000;
-/// The least bandwidth that may be configured: below, transfers stand still for longer than anyone waits.
-const BANDWIDTH_MIN: u64 = 64 * 1024;
 
 impl Reader<'_> {
     pub(super) fn remote(&mut self, key: Key, remote: file::Remote) -> Option<RemoteSettings> {
@@ -149,18 +147,8 @@ impl Reader<'_> {
             }
             rate
         });
-        let bandwidth = limits.bandwidth.as_ref().and_then(|written| {
-            let bandwidth = NonZeroU64::new(written.get_ref().0);
-            let bandwidth = bandwidth.filter(|bandwidth| bandwidth.get() >= BANDWIDTH_MIN);
-            if bandwidth.is_none() {
-                self.problem(
-                    written.span(),
-                    format!("remote.{key}.limits.bandwidth is too little to pull anything with"),
-                    "write at least \"64KiB/s\"",
-                );
-            }
-            bandwidth
-        });
+        let name = format!("remote.{key}.limits.bandwidth");
+        let bandwidth = self.bandwidth(limits.bandwidth.as_ref(), &name);
         Allowance {
             requests_per_second,
             bandwidth,

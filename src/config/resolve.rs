@@ -17,7 +17,7 @@ use super::units::{Span, Timeout};
 use crate::repository::{
     AllSettings, Key, LocalSettings, RemoteSettings, Settings, VirtualSettings, canonical_host,
 };
-use crate::{auth, overlay, server, store};
+use crate::{auth, limits, overlay, server, store};
 
 /// The tables of repositories.
 const KINDS: [&str; 3] = ["remote", "local", "virtual"];
@@ -45,6 +45,8 @@ pub struct Resolved {
     pub binds: Vec<Bind>,
     /// The repositories.
     pub repositories: AllSettings,
+    /// How much clients may ask.
+    pub clients: limits::Config,
     /// Who may do what; without it, whoever reaches us.
     pub auth: Option<auth::Config>,
     /// How what nothing refers to is collected.
@@ -310,16 +312,14 @@ impl Reader<'_> {
 
     /// `whole`: the merged configuration, in which everything that must exist exists.
     fn resolve(&mut self, file: File, whole: bool) -> Option<Resolved> {
-        let later = [("limits", &file.limits), ("sync", &file.sync)];
-        for (name, table) in later {
-            if let Some(table) = table {
-                self.problem(
-                    table.span(),
-                    format!("[{name}] is not supported by this version"),
-                    "remove it",
-                );
-            }
+        if let Some(table) = &file.sync {
+            self.problem(
+                table.span(),
+                "[sync] is not supported by this version",
+                "remove it",
+            );
         }
+        let clients = self.limits(&file.limits);
         let mut warnings = Vec::new();
         let mut hosts: BTreeMap<String, String> = BTreeMap::new();
         let mut all = AllSettings::new();
@@ -387,6 +387,7 @@ impl Reader<'_> {
             storage,
             default: default?,
             auth,
+            clients,
             repositories: all,
             collection: overlay::Collection {
                 every: within(file.storage.collect_every, collection.every),
@@ -548,6 +549,7 @@ impl Reader<'_> {
             default,
             binds,
             auth: None,
+            clients: limits::Config::default(),
             repositories: AllSettings::new(),
             collection: overlay::Collection::default(),
             warnings: Vec::new(),

@@ -308,6 +308,31 @@ fn errors_point_at_file_line_key_and_remedy() {
             "mirror.toml:3",
             "",
         ),
+        (
+            "[limits]\nblob = { requests_per_second = 0 }\n",
+            "mirror.toml:2",
+            "from 0.001 to",
+        ),
+        (
+            "[limits]\nwrite = { burst = 10 }\n",
+            "mirror.toml:2",
+            "requests_per_second",
+        ),
+        (
+            "[limits]\nlogin = { requests_per_second = 1, burst = 0 }\n",
+            "mirror.toml:2",
+            "at least 1",
+        ),
+        (
+            "[limits.per_client]\nconcurrent = 0\n",
+            "mirror.toml:2",
+            "at least 1",
+        ),
+        (
+            "[limits]\n\nglobal = { bandwidth = \"1KiB/s\" }\n",
+            "mirror.toml:3",
+            "64KiB/s",
+        ),
         ("not toml at all", "mirror.toml:1", ""),
     ];
     for (text, place, remedy) in table {
@@ -394,6 +419,28 @@ fn limits_of_a_remote() {
     assert_eq!(allowance.requests_per_second.unwrap().get(), 50);
     assert_eq!(allowance.bandwidth.unwrap().get(), 125_000_000);
     assert_eq!(allowance.keep_quota, 10);
+}
+
+#[test]
+fn limits_of_clients() {
+    let text = "[limits]\nper_client = { requests_per_second = 200, burst = 400, concurrent = 64, bandwidth = \"1Gbit/s\" }\nlogin = { requests_per_second = 0.5 }\nglobal = { concurrent = 512 }\n";
+    let clients = load(Some(text), None, &[]).unwrap().clients;
+    let rate = clients.per_client.rate.unwrap();
+    assert_eq!(
+        (rate.every, rate.burst.get()),
+        (Duration::from_millis(5), 400)
+    );
+    assert_eq!(clients.per_client.concurrent.unwrap().get(), 64);
+    assert_eq!(clients.per_client.bandwidth.unwrap().get(), 125_000_000);
+    let login = clients.login.unwrap();
+    assert_eq!(
+        (login.every, login.burst.get()),
+        (Duration::from_secs(2), 1)
+    );
+    assert_eq!(clients.global.concurrent.unwrap().get(), 512);
+    assert_eq!(clients.manifest, None);
+    let built_in = load(None, None, &[]).unwrap().clients;
+    assert_eq!(built_in, crate::limits::Config::default());
 }
 
 #[test]

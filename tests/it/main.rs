@@ -29,6 +29,7 @@ mod chain;
 mod coalesce;
 mod configuration;
 mod disk;
+mod fairness;
 mod foreign;
 mod history;
 mod hostile;
