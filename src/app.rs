@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
 use crate::api::{self, Api, Role};
+use crate::audit::{self, AuditFile};
 use crate::auth::{Auth, Table};
 use crate::body::Body;
 use crate::cache::Shared;
@@ -36,8 +37,13 @@ pub type ReadAgain = Box<dyn Fn() -> Result<Resolved, String> + Send + Sync>;
 pub async fn run(
     config: Resolved,
     proxy: ProxyConfig,
+    audit: AuditFile,
     read_again: ReadAgain,
 ) -> anyhow::Result<()> {
+    if let Some(path) = &config.audit {
+        let opened = audit.open(path);
+        opened.with_context(|| format!("cannot open audit.path {}", path.display()))?;
+    }
     let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
     // Listening comes first: an address that is taken must not cost a recovery.
     let (roles, listeners) = listeners(&config);
@@ -52,6 +58,10 @@ pub async fn run(
     let certificates = server.certificates();
     let store = Store::open(config.storage.clone(), &tasks).await?;
     show(&metrics, &store);
+    let lines = audit.clone();
+    metrics.before_render(move |metrics| {
+        metrics.audit_failed.inner().store(lines.failed(), Relaxed);
+    });
     let instance = format!("roadstead-{}", uuid::Uuid::new_v4().simple());
     let workshop = Workshop {
         cache: Shared::new(store.clone(), tasks.clone(), Arc::clone(&metrics)),
@@ -120,6 +130,9 @@ pub async fn run(
         loop {
             tokio::select! {
                 _ = hangup.recv() => {
+                    if let Err(error) = audit.reopen() {
+                        warn!(%error, "SIGHUP: audit.path cannot be opened again; lines go to the file that was open");
+                    }
                     match certificates.reload().await {
                         Ok(()) => info!("SIGHUP: certificates were read again"),
                         Err(error) => warn!(%error, "SIGHUP: these certificates cannot be used; the ones in use stay"),
@@ -199,6 +212,7 @@ async fn reload(
         Ok(fresh) => fresh,
         Err(error) => {
             warn!("SIGHUP: this configuration cannot be used; the one in use stays\n{error}");
+            configured("failed");
             return;
         }
     };
@@ -209,17 +223,24 @@ async fn reload(
         && let Err(error) = auth.reload(fresh.clone())
     {
         warn!(%error, "SIGHUP: these users cannot be used; users, rules and repositories in use stay");
+        configured("failed");
         return;
     }
     match catalog.reload(file_settings(&fresh)).await {
         Ok(()) => {
             limits.reload(fresh.clients);
-            info!("SIGHUP: repositories and limits of the configuration were read again");
+            configured("done");
+            info!("SIGHUP: limits and repositories of the configuration were read again");
         }
         Err(error) => {
             warn!(%error, "SIGHUP: these repositories cannot be used; the ones in use stay");
+            configured("failed");
         }
     }
+}
+
+fn configured(outcome: &str) {
+    info!(target: audit::TARGET, action = "configure", outcome, "the configuration was read again");
 }
 
 /// What can be found wrong with a configuration without listening, dialling or touching the store. Answers warnings.

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod api;
 pub mod app;
+pub mod audit;
 pub mod auth;
 pub mod bandwidth;
 pub mod body;

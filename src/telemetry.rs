@@ -130,6 +130,8 @@ pub struct Metrics {
     pub connections: Gauge<i64, AtomicI64>,
     /// Requests being answered now.
     pub in_flight: Gauge<i64, AtomicI64>,
+    /// Audit lines that are in the log alone.
+    pub audit_failed: Counter<u64, AtomicU64>,
     /// Panics caught in a request.
     pub panics: Counter<u64, AtomicU64>,
 }
@@ -168,6 +170,7 @@ impl Metrics {
             quarantined: Counter::default(),
             connections: Gauge::default(),
             in_flight: Gauge::default(),
+            audit_failed: Counter::default(),
             panics: Counter::default(),
         };
         let r = &mut metrics.registry;
@@ -183,6 +186,11 @@ impl Metrics {
             "Time to the response's head",
             Unit::Seconds,
             metrics.request_seconds.clone(),
+        );
+        r.register(
+            "audit_lines_failed",
+            "Audit lines that could not be written to their file",
+            metrics.audit_failed.clone(),
         );
         r.register(
             "limited_requests",

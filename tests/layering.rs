@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 /// Every top-level module and its rank.
-const RANKS: [(&str, u8); 21] = [
+const RANKS: [(&str, u8); 22] = [
     ("cli", 10),
     ("app", 9),
     ("config", 8),
@@ -24,6 +24,7 @@ const RANKS: [(&str, u8); 21] = [
     ("store", 1),
     ("oci", 0),
     ("address", 0),
+    ("audit", 0),
     ("bandwidth", 0),
     ("body", 0),
     ("clock", 0),

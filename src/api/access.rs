@@ -1,14 +1,19 @@
 //! Who asks, and whether they may: decided for every request before anything is looked up (RELIABILITY P32, DECISIONS 2 and 3).
 
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::sync::PoisonError;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::error::ApiError;
 use super::{Api, Call, Config, forwarded};
+use crate::audit;
 use crate::auth::{Auth, Identity, Refused, Right, TOKEN_MAX};
 use crate::limits::{Class, Client, Limited, Passage};
 use crate::oci::ErrorCode;
@@ -18,6 +23,11 @@ use crate::telemetry::LimitLabels;
 
 /// The longest name with a password.
 const BASIC_MAX: usize = 4 * 1024;
+
+/// For how long a login of the same user from the same address is the same login.
+const LOGIN_NOTED_FOR: Duration = Duration::from_secs(10 * 60);
+/// How many of them are known; more, and some are written down more often.
+pub(super) const LOGINS_NOTED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// What `Authorization` says.
 #[derive(Debug)]
@@ -91,9 +101,12 @@ impl Api {
     ) -> Result<Identity, Refused> {
         let address = self.address(call);
         let found = auth.by_password(name, password, address).await;
+        if found.is_ok() {
+            self.logged_in(name, address);
+        }
         if let Err(refused) = &found {
             let user: String = name.chars().take(64).collect();
-            warn!(target: "audit", action = "login", user, client = %address, %refused, "a login failed");
+            warn!(target: audit::TARGET, action = "login", outcome = "refused", user, client = %address, %refused, "a login failed");
         }
         found
     }
@@ -117,6 +130,21 @@ impl Api {
         let labels = LimitLabels { limit };
         self.metrics.limited.get_or_create(&labels).inc();
         ApiError::limited(limited)
+    }
+
+    /// Somebody showed a password that is theirs. Clients show it with every request, so it is written down now and then.
+    pub(super) fn logged_in(&self, name: &str, address: IpAddr) {
+        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
+        let by = (name.to_owned(), address);
+        let is_known = logins
+            .get(&by)
+            .is_some_and(|at| at.elapsed() < LOGIN_NOTED_FOR);
+        if is_known {
+            return;
+        }
+        logins.put(by, Instant::now());
+        drop(logins);
+        info!(target: audit::TARGET, action = "login", outcome = "done", user = name, client = %address, "a login");
     }
 
     /// The client's address: of a trusted proxy's client, what the proxy says.
@@ -360,8 +388,9 @@ impl Api {
 
     fn denied(&self, call: &Call<'_>, key: &str, image: &str, right: Right) {
         info!(
-            target: "audit",
-            action = "denied",
+            target: audit::TARGET,
+            action = "access",
+            outcome = "refused",
             user = call.identity.subject(),
             client = %self.address(call),
             right = right.as_str(),

@@ -6,6 +6,7 @@
 mod access;
 mod admin;
 mod artifactory;
+mod audited;
 mod error;
 mod forwarded;
 mod record;
@@ -15,13 +16,15 @@ mod token;
 mod v2;
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, header};
+use lru::LruCache;
+use tokio::time::Instant;
 
 use crate::auth::{Auth, Identity};
 use crate::body::{self, Body, Chunks};
@@ -80,6 +83,8 @@ pub struct Api {
     config: Config,
     metrics: Arc<Metrics>,
     draining: AtomicBool,
+    /// Logins that were written down of late, by user and address.
+    logins: Mutex<LruCache<(String, IpAddr), Instant>>,
 }
 
 /// Whom a request comes from, and by which listener.
@@ -168,11 +173,12 @@ impl Call<'_> {
 
 impl Api {
     /// An API over these repositories.
-    pub const fn new(config: Config, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: Config, metrics: Arc<Metrics>) -> Self {
         Self {
             config,
             metrics,
             draining: AtomicBool::new(false),
+            logins: Mutex::new(LruCache::new(access::LOGINS_NOTED)),
         }
     }
 
@@ -217,6 +223,7 @@ impl Api {
     ) -> Result<Response<Body>, ApiError> {
         let role = self.config.roles.get(peer.role).unwrap_or(&Role::Registry);
         let route = route::parse(request.uri.path())?;
+        record.note_action(audited::action(&request.method, &route));
         match route {
             Route::Ready if self.draining.load(Ordering::Relaxed) => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;

@@ -13,6 +13,8 @@ use http_body::Body as _;
 use tokio::time::Instant;
 use tracing::info;
 
+use super::audited;
+use crate::audit;
 use crate::body::{Body, BodyError};
 use crate::cache::{CacheStatus, Outcome};
 use crate::repository::{Found, Key};
@@ -35,6 +37,7 @@ pub(super) struct Record {
     user: String,
     kind: &'static str,
     cache: Option<CacheStatus>,
+    action: Option<&'static str>,
     status: u16,
     bytes: u64,
     complete: bool,
@@ -66,6 +69,7 @@ impl Record {
             user: "-".to_owned(),
             kind: "other",
             cache: None,
+            action: None,
             status: 0,
             bytes: 0,
             complete: false,
@@ -80,6 +84,11 @@ impl Record {
     pub(super) fn note_repository(&mut self, key: &str, kind: &'static str) {
         self.repository = Some(key.to_owned());
         self.kind = kind;
+    }
+
+    /// What the request changes, for the audit.
+    pub(super) const fn note_action(&mut self, action: Option<&'static str>) {
+        self.action = action;
     }
 
     /// Who asks.
@@ -105,6 +114,7 @@ impl Record {
     /// The answer's head is ready; the body is counted on its way out.
     pub(super) fn finish(mut self, response: Response<Body>) -> Response<Body> {
         self.status = response.status().as_u16();
+        self.audit(&response);
         if let Some(repository) = &self.repository {
             let labels = RepositoryLabels {
                 repository: repository.clone(),
@@ -121,6 +131,31 @@ impl Record {
         }
         let length = response.body().size_hint().exact();
         response.map(|body| Body::stream(Counted { body, record: self }, length))
+    }
+}
+
+impl Record {
+    /// What was done is done when the answer's head is ready, whether or not the client waits for it.
+    fn audit(&self, response: &Response<Body>) {
+        let Some(action) = self.action else { return };
+        let Some(outcome) = audited::outcome(action, response.status()) else {
+            return;
+        };
+        let digest = response.headers().get("docker-content-digest");
+        info!(
+            target: audit::TARGET,
+            action,
+            outcome,
+            request = self.id,
+            client = self.peer,
+            user = self.user,
+            method = self.method,
+            path = self.path,
+            repository = self.repository.as_deref().unwrap_or("-"),
+            digest = digest.and_then(|digest| digest.to_str().ok()).unwrap_or("-"),
+            status = self.status,
+            "a request that changes something"
+        );
     }
 }
 

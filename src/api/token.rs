@@ -8,6 +8,7 @@ use super::access::Shown;
 use super::error::ApiError;
 use super::record::Record;
 use super::{Api, Call, Place, respond};
+use crate::audit;
 use crate::auth::{Auth, Grant, Identity, Refused, Right, Rights};
 use crate::body::{self, Body, Chunks};
 use crate::repository::{Chosen, Unresolved};
@@ -94,14 +95,18 @@ impl Api {
             }
             Shown::Basic(name, password) => {
                 let address = self.address(call);
-                auth.by_password_perhaps(&name, &password, address).await
+                let found = auth.by_password_perhaps(&name, &password, address).await;
+                if found.is_ok() {
+                    self.logged_in(&name, address);
+                }
+                found
             }
             Shown::Bearer(token) => auth.by_refresh(&token),
             Shown::Malformed => Err(Refused::Wrong),
         };
         match found {
             Err(Refused::Wrong) if !wanted.scopes.is_empty() => {
-                info!(target: "audit", action = "login", "credentials that are not this mirror's; an anonymous token was given");
+                info!(target: audit::TARGET, action = "login", outcome = "unknown", client = %self.address(call), "credentials that are not this mirror's; an anonymous token was given");
                 Ok(Identity::anonymous())
             }
             found => found.map_err(|refused| self.unrecognised(call, &refused)),

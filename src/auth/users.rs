@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{info, warn};
 
+use crate::audit;
+
 /// The longest users file.
 const FILE_MAX: u64 = 16 << 20;
 /// The longest name.
@@ -175,13 +177,13 @@ impl Users {
                 Ok(table) => {
                     known.0 = now;
                     known.1 = Arc::new(table);
-                    info!(users = known.1.0.len(), "the users file was read again");
+                    info!(target: audit::TARGET, action = "users", outcome = "done", users = known.1.0.len(), "the users file was read again");
                 }
                 // Without a file there is nobody.
                 Err(UsersError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
                     known.0 = now;
                     known.1 = Arc::default();
-                    warn!("the users file is gone, and with it every user");
+                    warn!(target: audit::TARGET, action = "users", outcome = "done", "the users file is gone, and with it every user");
                 }
                 // Looked at again at the next request: a removal that cannot be read yet must not be missed.
                 Err(error @ UsersError::Io { .. }) => {
@@ -189,7 +191,7 @@ impl Users {
                 }
                 Err(error @ UsersError::Line { .. }) => {
                     known.0 = now;
-                    warn!(%error, "the users file cannot be used; the users before it stay");
+                    warn!(target: audit::TARGET, action = "users", outcome = "refused", %error, "the users file cannot be used; the users before it stay");
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 mod check;
 mod gc;
+mod log;
 mod output;
 mod quota;
 mod serve;
@@ -9,14 +10,15 @@ mod user;
 mod verify;
 
 use std::future::Future;
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use self::log::LogFormat;
 
 use crate::app;
+use crate::audit::AuditFile;
 use crate::config::{self, ConfigError, Resolved};
 use crate::upstream::ProxyConfig;
 
@@ -48,12 +50,6 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
-}
-
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the mirror
@@ -78,7 +74,8 @@ enum Command {
 /// Runs the command line; the whole program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(problem) = start_log(&cli) {
+    let audit = AuditFile::default();
+    if let Err(problem) = log::start(&cli.log_level, cli.log_format, audit.clone()) {
         output::error(&problem);
         return ExitCode::from(MISUSED);
     }
@@ -94,7 +91,12 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }),
         Command::Serve(arguments) => with_config(&cli, |resolved, proxy| {
-            serve::run(resolved, arguments.clone(), cli.config.clone(), proxy)
+            serve::run(
+                resolved,
+                arguments.clone(),
+                cli.config.clone(),
+                (proxy, audit),
+            )
         }),
         // The users file need not be there yet.
         Command::User(arguments) => match load(cli.config.as_deref()) {
@@ -192,26 +194,4 @@ fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
-}
-
-fn start_log(cli: &Cli) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&cli.log_level)
-        .map_err(|error| format!("error: --log-level: {error}"))?;
-    let terminal = std::io::stderr().is_terminal();
-    let json = cli
-        .log_format
-        .map_or(!terminal, |format| format == LogFormat::Json);
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(terminal && !json);
-    let started = if json {
-        log.json()
-            .with_current_span(false)
-            .with_span_list(false)
-            .try_init()
-    } else {
-        log.try_init()
-    };
-    started.map_err(|error| format!("error: cannot start the log: {error}"))
 }

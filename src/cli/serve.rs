@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::{FAILED, output};
 use crate::app;
+use crate::audit::AuditFile;
 use crate::config::Resolved;
 use crate::upstream::ProxyConfig;
 
@@ -28,14 +29,14 @@ pub(super) fn run(
     config: Resolved,
     arguments: Arguments,
     file: Option<PathBuf>,
-    proxy: ProxyConfig,
+    (proxy, audit): (ProxyConfig, AuditFile),
 ) -> ExitCode {
     let config = apply(config, &arguments);
     let read_again: app::ReadAgain = Box::new(move || {
         let config = super::load(file.as_deref()).map_err(|error| error.to_string())?;
         Ok(apply(config, &arguments))
     });
-    serve(config, proxy, read_again)
+    serve(config, proxy, audit, read_again)
 }
 
 /// What the command line says counts before what the file says.
@@ -49,13 +50,18 @@ fn apply(mut config: Resolved, arguments: &Arguments) -> Resolved {
     config
 }
 
-fn serve(config: Resolved, proxy: ProxyConfig, read_again: app::ReadAgain) -> ExitCode {
+fn serve(
+    config: Resolved,
+    proxy: ProxyConfig,
+    audit: AuditFile,
+    read_again: app::ReadAgain,
+) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .event_interval(EVENT_INTERVAL)
         .build();
     let served = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
-        let served = runtime.block_on(app::run(config, proxy, read_again));
+        let served = runtime.block_on(app::run(config, proxy, audit, read_again));
         // Blocking reads of clients that have gone do not hold the process.
         runtime.shutdown_timeout(std::time::Duration::from_secs(1));
         served

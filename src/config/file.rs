@@ -30,6 +30,8 @@ pub(super) struct File {
     pub(super) auth: Option<Spanned<Auth>>,
     #[serde(default)]
     pub(super) limits: Limits,
+    #[serde(default)]
+    pub(super) audit: Audit,
     // Known by name, so that it is refused with a sentence of its own.
     pub(super) sync: Option<Spanned<toml::Value>>,
 }
@@ -99,6 +101,12 @@ pub(super) struct Auth {
     pub(super) groups: BTreeMap<String, Vec<Spanned<String>>>,
     // Known by name, so that it is refused with a sentence of its own.
     pub(super) oidc: Option<Spanned<toml::Value>>,
+}
+
+#[derive(Debug, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Audit {
+    pub(super) path: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize, Default)]

@@ -45,6 +45,8 @@ pub struct Resolved {
     pub binds: Vec<Bind>,
     /// The repositories.
     pub repositories: AllSettings,
+    /// Where audit lines go besides the log.
+    pub audit: Option<PathBuf>,
     /// How much clients may ask.
     pub clients: limits::Config,
     /// Who may do what; without it, whoever reaches us.
@@ -103,6 +105,7 @@ impl Resolved {
             ),
             (self.limits != other.limits, "server.limits"),
             (listeners(self) != listeners(other), "server.bind"),
+            (self.audit != other.audit, "audit.path"),
             (self.auth.is_some() != other.auth.is_some(), "auth"),
             (
                 self.storage != other.storage || self.collection != other.collection,
@@ -386,6 +389,7 @@ impl Reader<'_> {
         Some(Resolved {
             storage,
             default: default?,
+            audit: file.audit.path.map(|path| self.path(&path)),
             auth,
             clients,
             repositories: all,
@@ -548,6 +552,7 @@ impl Reader<'_> {
             storage,
             default,
             binds,
+            audit: None,
             auth: None,
             clients: limits::Config::default(),
             repositories: AllSettings::new(),

@@ -25,6 +25,7 @@ mod access;
 mod admission;
 mod aql;
 mod artifactory;
+mod audit;
 mod chain;
 mod coalesce;
 mod configuration;
