@@ -17,10 +17,12 @@ use crate::audit;
 use crate::auth::{Auth, Identity, Refused, Right, TOKEN_MAX};
 use crate::limits::{Class, Client, Limited, Passage};
 use crate::oci::ErrorCode;
-use crate::repository::{Chosen, Target};
+use crate::repository::{Chosen, Target, Unresolved, split_prefix};
 use crate::secret::Secret;
 use crate::telemetry::LimitLabels;
 
+/// What is told to those who have to log in.
+const NEEDS_LOGIN: &str = "this needs a login, or a token for it";
 /// The longest name with a password.
 const BASIC_MAX: usize = 4 * 1024;
 
@@ -188,15 +190,7 @@ impl Api {
             let sentence = format!("{sentence}; log in over HTTPS, this connection can be read");
             return ApiError::unauthorized(&sentence, &[]);
         }
-        let prefix = call.path.find("/v2").map_or("", |end| {
-            let prefix = call.path.get(..end).unwrap_or_default();
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/.-".contains(&byte);
-            if prefix.bytes().all(plain) {
-                prefix
-            } else {
-                ""
-            }
-        });
+        let prefix = prefix_of(call.path);
         let service = auth.realm();
         let mut bearer = format!("Bearer realm=\"{base}{prefix}/v2/token\",service=\"{service}\"");
         for (key, value) in [("scope", scope), ("error", error)] {
@@ -224,8 +218,40 @@ impl Api {
 
     /// Whether the one who asks may read anything of a repository.
     pub(super) fn may_see(&self, call: &Call<'_>, key: &str) -> bool {
-        let auth = self.config.auth.as_ref();
-        auth.is_none_or(|auth| auth.may(&call.identity, key, None, Right::Pull))
+        self.may_somewhere(call, key, Right::Pull)
+    }
+
+    /// Whether the one who asks may do anything with a repository.
+    pub(super) fn may_anything(&self, call: &Call<'_>, key: &str) -> bool {
+        let may = |right| self.may_somewhere(call, key, right);
+        Right::ALL.into_iter().any(may)
+    }
+
+    /// What is said of a repository that is not there; of one that the one who asks may know nothing of, the same.
+    pub(super) fn unknown(&self, call: &Call<'_>, key: &str) -> ApiError {
+        if self.config.auth.is_some() && call.identity.name().is_none() && !self.may_see(call, key)
+        {
+            return self.challenge(call, None, None, "this needs a login");
+        }
+        ApiError::no_repository(key)
+    }
+
+    /// The same, where an image of it was asked for in the registry's own way.
+    pub(super) fn unknown_image(
+        &self,
+        call: &Call<'_>,
+        (key, named): (&str, &str),
+        right: Right,
+        absent: ErrorCode,
+    ) -> ApiError {
+        if self.config.auth.is_none() || self.may_see(call, key) {
+            return Unresolved::UnknownRepository.into();
+        }
+        if call.identity.name().is_none() {
+            let scope = scope(named, right);
+            return self.challenge(call, Some(&scope), None, NEEDS_LOGIN);
+        }
+        ApiError::absent(absent)
     }
 
     /// Whether the one who asks may do this with anything of a repository.
@@ -263,17 +289,10 @@ impl Api {
             Chosen::Namespace(..) => format!("{key}/{image}"),
             Chosen::Nothing | Chosen::Repository(_) => named.to_owned(),
         };
-        let actions = match right {
-            Right::Pull => "pull",
-            Right::Push => "pull,push",
-            Right::Delete => "delete",
-            Right::Promote | Right::Admin => "*",
-        };
-        let scope = format!("repository:{scope}:{actions}");
+        let scope = self::scope(&scope, right);
         if who.name().is_none() || auth.would(who, key, Some(image), right) {
             let error = (!who.is_unknown()).then_some("insufficient_scope");
-            let sentence = "this needs a login, or a token for it";
-            return Err(self.challenge(call, Some(&scope), error, sentence));
+            return Err(self.challenge(call, Some(&scope), error, NEEDS_LOGIN));
         }
         if right == Right::Pull || !auth.would(who, key, Some(image), Right::Pull) {
             return Err(ApiError::absent(absent));
@@ -398,5 +417,50 @@ impl Api {
             image,
             "a request was denied"
         );
+    }
+}
+
+/// What a token has to be for.
+fn scope(name: &str, right: Right) -> String {
+    let actions = match right {
+        Right::Pull => "pull",
+        Right::Push => "pull,push",
+        Right::Delete => "delete",
+        Right::Promote | Right::Admin => "*",
+    };
+    format!("repository:{name}:{actions}")
+}
+
+/// What stands before `/v2`, where it can stand in a challenge as it is.
+fn prefix_of(path: &str) -> &str {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/.-".contains(&byte);
+    let behind = split_prefix(path).map_or(path.len(), |(_, rest)| rest.len() + "/v2".len());
+    let prefix = path.get(..path.len().saturating_sub(behind));
+    prefix
+        .filter(|prefix| prefix.bytes().all(plain))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_before_the_registry() {
+        for (path, prefix) in [
+            ("/v2/", ""),
+            ("/v2/a/manifests/1", ""),
+            ("/dev/v2/a/manifests/1", "/dev"),
+            ("/v2-dev/v2/a/manifests/1", "/v2-dev"),
+            (
+                "/artifactory/api/docker/v2.dev/v2/a/v2/manifests/1",
+                "/artifactory/api/docker/v2.dev",
+            ),
+            ("/api/docker/dev/v2", "/api/docker/dev"),
+            ("/d\"ev/v2/", ""),
+            ("/admin/audit", ""),
+        ] {
+            assert_eq!(prefix_of(path), prefix, "{path}");
+        }
     }
 }

@@ -24,9 +24,18 @@ pub(super) fn client(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -
     let named = values
         .iter()
         .flat_map(|value| value.split(','))
-        .filter_map(|address| address.trim().parse::<IpAddr>().ok());
+        .filter_map(|address| named_address(address.trim()));
     let client = named.rev().find(|address| !is_trusted(address));
     client.map_or_else(|| peer.to_string(), |address| address.to_string())
+}
+
+/// An address as proxies write it: alone, or with a port, of IPv6 in brackets.
+fn named_address(text: &str) -> Option<IpAddr> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    let alone = bare.unwrap_or(text).parse().ok();
+    alone.or_else(|| text.parse().ok().map(|with: SocketAddr| with.ip()))
 }
 
 /// The host that the client addressed, in lower case: from a trusted proxy the first of `X-Forwarded-Host`, else `Host`.
@@ -99,6 +108,23 @@ mod tests {
         assert!(!foreign("origin", "http://Mirror:5000"));
         for origin in ["null", "http://evil", "http://mirror:5001", "mirror:5000"] {
             assert!(foreign("origin", origin), "{origin}");
+        }
+    }
+
+    #[test]
+    fn addresses_as_proxies_write_them() {
+        for (text, address) in [
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("192.0.2.1:4711", Some("192.0.2.1")),
+            ("2001:db8::1", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("[2001:db8::1]:4711", Some("2001:db8::1")),
+            ("unknown", None),
+            ("192.0.2.1:x", None),
+            ("", None),
+        ] {
+            let address = address.map(|address| address.parse().unwrap());
+            assert_eq!(named_address(text), address, "{text}");
         }
     }
 

@@ -117,6 +117,8 @@ struct Call<'a> {
     peer: SocketAddr,
     /// Whether the connection is TLS.
     tls: bool,
+    /// Whether it came to a Host or a listener that means one repository.
+    is_bound: bool,
     identity: Identity,
 }
 
@@ -137,19 +139,23 @@ impl Call<'_> {
             .filter(|value| !value.is_empty())
     }
 
-    /// What the request has chosen before its path names an image.
-    fn choose<'a>(&'a self, place: Place<'a>) -> Result<Chosen<'a>, Unresolved> {
-        let (hosts, definitions) = (self.there.hosts(), self.there.definitions());
+    /// The repository that a listener, or the Host that the client used, is bound to.
+    fn bound<'a>(&'a self, role: &'a Role) -> Option<&'a Key> {
+        let hosts = self.there.hosts();
         let host = self.own_hosts.last().map_or("", String::as_str);
         let without_port = host.rsplit_once(':').map_or(host, |(name, _)| name);
-        let bound = match place.role {
+        match role {
             Role::Bound(key) => Some(key),
             Role::Registry | Role::Admin => hosts.get(host).or_else(|| hosts.get(without_port)),
-        };
+        }
+    }
+
+    /// What the request has chosen before its path names an image.
+    fn choose<'a>(&'a self, place: Place<'a>) -> Result<Chosen<'a>, Unresolved> {
         choose(
-            definitions,
+            self.there.definitions(),
             &Ask {
-                bound,
+                bound: self.bound(place.role),
                 prefix: place.prefix,
                 namespaces: &self.namespaces,
                 own_hosts: &self.own_hosts,
@@ -157,15 +163,16 @@ impl Call<'_> {
         )
     }
 
-    /// The repository and image that `name` means for this request.
-    fn resolve(&self, chosen: &Chosen<'_>, name: &str) -> Result<(Target, &Repository), ApiError> {
-        let target = resolve(self.there.definitions(), chosen, name)?;
-        let repository = self.there.get(&target.key);
-        match repository {
-            Some(repository) => Ok((target, repository)),
-            None if self.there.is_left_out(&target.key) => {
-                Err(ApiError::left_out(target.key.as_str()))
-            }
+    /// The repository key and image that `name` means for this request.
+    fn resolve(&self, chosen: &Chosen<'_>, name: &str) -> Result<Target, ApiError> {
+        Ok(resolve(self.there.definitions(), chosen, name)?)
+    }
+
+    /// The repository of a key that the one who asks may know of.
+    fn repository(&self, key: &Key) -> Result<&Repository, ApiError> {
+        match self.there.get(key) {
+            Some(repository) => Ok(repository),
+            None if self.there.is_left_out(key) => Err(ApiError::left_out(key.as_str())),
             None => Err(ApiError::not_found()),
         }
     }
@@ -265,7 +272,7 @@ impl Api {
         peer: Peer,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
-        let mut call = self.call(request, peer)?;
+        let mut call = self.call(request, peer, role)?;
         let class = route.class(call.method);
         if let Route::Token { prefix } = &route {
             // Nobody knows yet who it is.
@@ -337,7 +344,7 @@ impl Api {
     }
 
     /// A request as handlers see it.
-    fn call<'a>(&self, request: &'a Parts, peer: Peer) -> Result<Call<'a>, ApiError> {
+    fn call<'a>(&self, request: &'a Parts, peer: Peer, role: &Role) -> Result<Call<'a>, ApiError> {
         let hops = Hops::from_headers(&request.headers);
         if hops.contains(&self.config.instance) {
             return Err(ApiError::looped());
@@ -357,7 +364,7 @@ impl Api {
             return Err(ApiError::foreign_page());
         }
         own_hosts.push(host);
-        Ok(Call {
+        let mut call = Call {
             there: self.config.catalog.current(),
             peer: peer.address,
             tls: peer.tls,
@@ -369,7 +376,10 @@ impl Api {
             query,
             own_hosts,
             hops,
-        })
+            is_bound: false,
+        };
+        call.is_bound = call.bound(role).is_some();
+        Ok(call)
     }
 
     /// How the client calls this mirror: scheme and host, without a slash at the end.
@@ -377,7 +387,8 @@ impl Api {
         let trusted = &self.config.trusted_proxies;
         let host = call.own_hosts.last().map_or("", String::as_str);
         forwarded::base(call.peer, call.headers, trusted)
-            .or_else(|| self.config.external_url.clone())
+            // Under that URL the same path means something else.
+            .or_else(|| self.config.external_url.clone().filter(|_| !call.is_bound))
             .unwrap_or_else(|| format!("{}://{host}", if call.tls { "https" } else { "http" }))
     }
 

@@ -47,16 +47,19 @@ impl Api {
         };
         let (wanted, identity) = match *call.method {
             Method::GET => {
-                let wanted = read(&call.query, false)?;
+                let mut wanted = read(&call.query, false)?;
                 let identity = self.by_header(auth, call, &wanted).await?;
+                wanted.offline &= !matches!(call.shown(), Shown::Bearer(_));
                 (wanted, identity)
             }
             Method::POST => {
                 let form = body::whole(body, FORM_MAX).await?;
                 let form: Vec<(String, String)> =
                     url::form_urlencoded::parse(&form).into_owned().collect();
-                let wanted = read(&form, true)?;
+                let mut wanted = read(&form, true)?;
                 let identity = self.by_form(auth, call, &form).await?;
+                // One refresh token begets no other: it would never end.
+                wanted.offline &= !form.iter().any(|(key, _)| key == "refresh_token");
                 (wanted, identity)
             }
             _ => return Err(ApiError::method("GET, POST")),
@@ -76,7 +79,7 @@ impl Api {
             prefix: place.prefix.filter(|prefix| *prefix != NO_REPOSITORY),
             ..place
         };
-        let grants = grants(auth, call, place, &identity, &wanted.scopes)?;
+        let grants = grants(auth, call, place, &identity, &wanted.scopes);
         Ok(answer(auth, &identity, &wanted, &grants))
     }
 
@@ -177,11 +180,11 @@ fn grants(
     place: Place<'_>,
     identity: &Identity,
     scopes: &[String],
-) -> Result<Vec<Grant>, ApiError> {
+) -> Vec<Grant> {
     let chosen = match call.choose(place) {
         Ok(chosen) => chosen,
-        // As for any other path.
-        Err(error @ Unresolved::UnknownRepository) => return Err(error.into()),
+        // Which prefixes there are is told by no token.
+        Err(Unresolved::UnknownRepository) => return Vec::new(),
         Err(_) => Chosen::Nothing,
     };
     let mut granted = Vec::new();
@@ -194,7 +197,7 @@ fn grants(
         match parts {
             Some(("registry", "catalog", _)) => granted.push(Grant::catalog()),
             Some(("repository", name, actions)) => {
-                let Ok((target, _)) = call.resolve(&chosen, name) else {
+                let Ok(target) = call.resolve(&chosen, name) else {
                     continue;
                 };
                 let (key, image) = (target.key.as_str(), target.name.as_str());
@@ -213,7 +216,7 @@ fn grants(
             Some(_) | None => {}
         }
     }
-    Ok(granted)
+    granted
 }
 
 /// What actions mean; `*` is everything.

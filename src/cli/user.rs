@@ -66,7 +66,8 @@ fn add(path: &Path, name: &str) -> Result<(), String> {
             "`{name}` is no user name: letters, digits and . _ - @ +, and not the word anonymous"
         ));
     }
-    let text = read(path)?;
+    // A file that is broken is better known before a password was typed.
+    read(path)?;
     if io::stdin().is_terminal() {
         output::line("type the password, which is shown, and Enter; or pipe it in");
     }
@@ -83,6 +84,8 @@ fn add(path: &Path, name: &str) -> Result<(), String> {
     }
     let hash = hash(password).map_err(|error| error.to_string())?;
     let line = format!("{name}:{hash}");
+    let _alone = alone(path)?;
+    let text = read(path)?;
     let is_known = text.lines().any(|line| is_of(line, name));
     let mut lines: Vec<&str> = Vec::new();
     for old in text.lines() {
@@ -104,6 +107,7 @@ fn add(path: &Path, name: &str) -> Result<(), String> {
 }
 
 fn remove(path: &Path, name: &str) -> Result<(), String> {
+    let _alone = alone(path)?;
     let text = read(path)?;
     let lines: Vec<&str> = text.lines().filter(|line| !is_of(line, name)).collect();
     if lines.len() == text.lines().count() {
@@ -138,9 +142,27 @@ fn read(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-/// Beside, synced, renamed: whoever reads meanwhile sees all users before or after. The file keeps its rights.
+/// Waits until nobody else changes the file: of two that read and write it at once, one would be lost.
+fn alone(path: &Path) -> Result<fs::File, String> {
+    let folder = folder(path);
+    let locked = || -> io::Result<fs::File> {
+        let held = fs::File::open(folder)?;
+        held.lock()?;
+        Ok(held)
+    };
+    locked().map_err(|error| format!("cannot lock {}: {error}", folder.display()))
+}
+
+fn folder(path: &Path) -> &Path {
+    let parent = path.parent();
+    let named = parent.filter(|parent| !parent.as_os_str().is_empty());
+    named.unwrap_or_else(|| Path::new("."))
+}
+
+/// Beside, synced, renamed: whoever reads meanwhile sees all users before or after. The file keeps its owner and its rights.
 fn write(path: &Path, lines: &[&str]) -> Result<(), String> {
-    let mode = fs::metadata(path).map_or(0o600, |found| found.mode() & 0o777);
+    let before = fs::metadata(path).ok();
+    let mode = before.as_ref().map_or(0o600, |found| found.mode() & 0o777);
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
@@ -148,15 +170,16 @@ fn write(path: &Path, lines: &[&str]) -> Result<(), String> {
         let mut options = fs::OpenOptions::new();
         let options = options.write(true).create(true).truncate(true).mode(mode);
         let mut file = options.open(&beside)?;
+        if let Some(before) = &before {
+            // Whoever runs the mirror must be able to read what root has changed.
+            std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()))?;
+        }
         for line in lines {
             writeln!(file, "{line}")?;
         }
         file.sync_all()?;
         fs::rename(&beside, path)?;
-        let directory = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        fs::File::open(directory.unwrap_or_else(|| Path::new(".")))?.sync_all()
+        fs::File::open(folder(path))?.sync_all()
     };
     written().map_err(|error| format!("cannot write {}: {error}", path.display()))
 }

@@ -709,3 +709,159 @@ async fn users_by_the_command_line() {
         StatusCode::UNAUTHORIZED
     );
 }
+
+/// Whether there is a repository of some key is told to nobody who may do nothing with it.
+#[tokio::test]
+async fn a_repository_that_is_denied_looks_like_none() {
+    let upstream = Upstream::start().await;
+    let image = image::small(Flavour::Oci, 1);
+    let mirror = guarded(&upstream).await;
+    let client = mirror.client();
+    let pushed = client
+        .push_as("keeper", "secret-local/team/app", "1", &image)
+        .await;
+    assert_eq!(pushed, StatusCode::CREATED);
+    let digest = image.digest();
+    let (get, put, post, delete) = (Method::GET, Method::PUT, Method::POST, Method::DELETE);
+    for (method, path) in [
+        (&get, "/v2/KEY/team/app/manifests/1".to_owned()),
+        (&get, "/KEY/v2/".to_owned()),
+        (&get, "/KEY/v2/_catalog".to_owned()),
+        (&get, "/KEY/v2/team/app/manifests/1".to_owned()),
+        (&get, format!("/KEY/v2/team/app/blobs/{digest}")),
+        (&get, "/KEY/v2/team/app/tags/list".to_owned()),
+        (&put, "/KEY/v2/team/app/manifests/1".to_owned()),
+        (&post, "/KEY/v2/team/app/blobs/uploads/".to_owned()),
+        (
+            &get,
+            "/artifactory/api/docker/KEY/v2/team/app/tags/list".to_owned(),
+        ),
+        (&get, "/api/storage/KEY/team/app".to_owned()),
+        (&get, "/api/storage/KEY".to_owned()),
+        (
+            &put,
+            "/api/storage/KEY/team/app/1?properties=a=b".to_owned(),
+        ),
+        (&delete, "/artifactory/KEY/team/app".to_owned()),
+        (&get, "/admin/tags/KEY/team/app/1".to_owned()),
+        (&get, "/admin/tags/KEY/Not-A-Name/1".to_owned()),
+        (
+            &get,
+            "/api/search/prop?docker.repoName=*&repos=KEY".to_owned(),
+        ),
+        (&get, "/KEY/v2/token?service=roadstead".to_owned()),
+        (&get, "/api/repositories/KEY".to_owned()),
+    ] {
+        for user in ["", "reader", "builder", "stranger"] {
+            let ask = async |key: &str| {
+                let path = path.replace("KEY", key);
+                client.with(user, method.clone(), &path).await
+            };
+            let (denied, absent) = (ask("secret-local").await, ask("nosuch-local").await);
+            let at = format!("{user} {method} {path}");
+            assert_eq!(denied.status, absent.status, "{at}");
+            assert_eq!(denied.code(), absent.code(), "{at}");
+            let told = |answer: &Answer| {
+                let body = String::from_utf8(answer.body.to_vec()).unwrap();
+                let all = format!("{body} {:?}", challenges(answer));
+                all.replace("secret-local", "KEY")
+                    .replace("nosuch-local", "KEY")
+            };
+            // Tokens are random.
+            if !path.contains("/token") {
+                assert_eq!(told(&denied), told(&absent), "{at}");
+            }
+        }
+    }
+    // Those who may are told the truth.
+    let answer = client
+        .with("root", Method::GET, "/nosuch-local/v2/a/manifests/1")
+        .await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    assert_eq!(answer.code(), "NAME_UNKNOWN");
+}
+
+#[tokio::test]
+async fn a_refresh_token_begets_no_other() {
+    let upstream = Upstream::start().await;
+    let mirror = guarded(&upstream).await;
+    let client = mirror.client();
+    let first = client
+        .token("reader", "service=roadstead&offline_token=true")
+        .await;
+    let refresh = first.json()["refresh_token"].as_str().unwrap().to_owned();
+    let form = format!(
+        "grant_type=refresh_token&refresh_token={refresh}&service=roadstead&client_id=x&access_type=offline"
+    );
+    let second = client
+        .send_body(Method::POST, "/v2/token", &[], form.into())
+        .await;
+    assert_eq!(second.status, StatusCode::OK);
+    assert!(second.json()["access_token"].is_string());
+    assert!(second.json()["refresh_token"].is_null());
+    let third = client
+        .bearing(&refresh, Method::GET, "/v2/token?offline_token=true")
+        .await;
+    assert_eq!(third.status, StatusCode::OK);
+    assert!(third.json()["refresh_token"].is_null());
+}
+
+#[tokio::test]
+async fn users_who_are_added_at_once_are_all_there() {
+    let upstream = Upstream::start().await;
+    let mirror = guarded(&upstream).await;
+    let file = mirror
+        .configuration()
+        .parent()
+        .unwrap()
+        .join("users.htpasswd");
+    let before = std::fs::metadata(&file).unwrap();
+    std::os::unix::fs::chown(&file, Some(65534), Some(65534)).unwrap();
+    let mirror = &mirror;
+    std::thread::scope(|scope| {
+        for number in 0..8 {
+            scope.spawn(move || {
+                let (done, said) = roadstead(
+                    mirror,
+                    &["user", "add", &format!("u{number}")],
+                    "long enough\n",
+                );
+                assert!(done, "{said}");
+            });
+        }
+    });
+    let (_, users) = roadstead(mirror, &["user", "list"], "");
+    assert_eq!(users.lines().count(), USERS.len() + 8, "{users}");
+    // The file is still whose it was.
+    let after = std::fs::metadata(&file).unwrap();
+    let owner = |found: &std::fs::Metadata| std::os::unix::fs::MetadataExt::uid(found);
+    assert_eq!(owner(&after), 65534);
+    assert_eq!(after.permissions(), before.permissions());
+}
+
+#[tokio::test]
+async fn a_challenge_names_where_the_same_repository_is_meant() {
+    let upstream = Upstream::start().await;
+    let more = format!(
+        "[server]\nexternal_url = \"https://mirror.example\"\n[[server.bind]]\nhost = \"bound.example\"\nrepository = \"dev-local\"\n{}",
+        RULES.replace("users = \"users.htpasswd\"\n", "")
+    );
+    let mirror = Mirror::with(&[Remote::hub(&upstream.url())], &more).await;
+    for (host, realm) in [
+        ("127.0.0.1:5000", "https://mirror.example/v2/token"),
+        ("bound.example", "http://bound.example/v2/token"),
+        ("bound.example:5000", "http://bound.example:5000/v2/token"),
+    ] {
+        let path = "/v2/team/app/manifests/1";
+        let answer = mirror
+            .client()
+            .send(Method::GET, path, &[("host", host)])
+            .await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        let bearer = &challenges(&answer)[0];
+        assert!(
+            bearer.contains(&format!("realm=\"{realm}\"")),
+            "{host}: {bearer}"
+        );
+    }
+}

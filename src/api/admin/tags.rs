@@ -31,8 +31,9 @@ impl Api {
             return Err(ApiError::bad_request(sentence));
         };
         let definitions = call.there.definitions();
+        Name::parse(image)?;
         let Some(key) = definitions.by_key(key) else {
-            return Err(ApiError::no_repository(key));
+            return Err(self.unknown(call, key));
         };
         let target = resolve(definitions, &Chosen::Repository(key), image)?;
         self.require_on(call, (key.as_str(), target.name.as_str()), Right::Admin)?;

@@ -33,7 +33,7 @@ impl Api {
         let repository = call
             .there
             .named(key)
-            .ok_or_else(|| ApiError::no_repository(key))?;
+            .ok_or_else(|| self.unknown(call, key))?;
         record.note_repository(repository.key(), "path");
         self.require_all(call, repository.key(), Right::Delete)?;
         let repository = match repository {

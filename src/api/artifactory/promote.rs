@@ -10,7 +10,7 @@ use crate::auth::Right;
 use crate::body::{self, Body, Chunks};
 use crate::oci::{Name, Tag};
 use crate::overlay;
-use crate::repository::{Chosen, Error, Key, Promoted, Promotion, Repository, resolve};
+use crate::repository::{Chosen, Error, Key, Promoted, Promotion, Repository, Unresolved, resolve};
 
 /// The longest body.
 const BODY_MAX: usize = 64 * 1024;
@@ -44,7 +44,12 @@ impl Api {
             self.require_admin(call)?;
         }
         self.require_login(call)?;
-        let chosen = call.choose(place)?;
+        let chosen = match call.choose(place) {
+            Err(Unresolved::UnknownRepository) => {
+                return Err(ApiError::no_repository(place.prefix.unwrap_or_default()));
+            }
+            chosen => chosen?,
+        };
         let Some(key) = chosen.key() else {
             let sentence = "name the source: /api/docker/<repository key>/v2/promote, or by a Host or port that means one";
             return Err(ApiError::bad_request(sentence));
@@ -114,9 +119,7 @@ impl Api {
         text: &str,
         field: &str,
     ) -> Result<(&'a Repository, Name), ApiError> {
-        let wrong = |error: crate::repository::Unresolved| {
-            ApiError::bad_request(format!("{field}: {error}"))
-        };
+        let wrong = |error: Unresolved| ApiError::bad_request(format!("{field}: {error}"));
         let target = resolve(call.there.definitions(), chosen, text).map_err(wrong)?;
         match call.there.get(&target.key) {
             Some(Repository::Virtual(_)) => Err(ApiError::bad_request(format!(

@@ -62,7 +62,11 @@ impl Api {
                 "ask for between 1 and {CRITERIA_MAX} things, such as docker.repoName=team/app"
             )));
         }
-        let repos = Self::searched(call)?;
+        let repos = self.searched(call)?;
+        self.require_listing(call, repos.is_empty())?;
+        if repos.is_empty() {
+            return Ok(respond::json(&json!({ "results": [] })));
+        }
         let index = self.config.store.index();
         let found = index.find(&criteria, &repos, FOUND_MAX).await;
         let found = found.map_err(|error| match error {
@@ -89,9 +93,9 @@ impl Api {
         Ok(respond::json(&json!({ "results": results })))
     }
 
-    /// The keys in `repos`; of a remote, by the name of its cache too. Where none is named, all that are there: the index knows others as
+    /// The keys in `repos`, of those that the one who asks may see; of a remote, by the name of its cache too. Where none is named, all that are there: the index knows others as
     /// well, which have been taken away.
-    fn searched(call: &Call<'_>) -> Result<Vec<String>, ApiError> {
+    fn searched(&self, call: &Call<'_>) -> Result<Vec<String>, ApiError> {
         let repos = call.query.iter().filter(|(key, _)| key == "repos");
         let keys = repos.flat_map(|(_, value)| value.split(','));
         let mut known = Vec::new();
@@ -99,7 +103,8 @@ impl Api {
             let repository = call
                 .there
                 .named(key)
-                .ok_or_else(|| ApiError::no_repository(key))?;
+                .filter(|found| self.may_see(call, found.key()))
+                .ok_or_else(|| self.unknown(call, key))?;
             match repository {
                 Repository::Virtual(several) => {
                     known.extend(several.members().map(|key| key.as_str().to_owned()));
@@ -111,7 +116,9 @@ impl Api {
         }
         if known.is_empty() {
             let all = call.there.iter();
-            let holding = all.filter(|(_, one)| !matches!(one, Repository::Virtual(_)));
+            let holding = all.filter(|(key, one)| {
+                !matches!(one, Repository::Virtual(_)) && self.may_see(call, key.as_str())
+            });
             known.extend(holding.map(|(key, _)| key.as_str().to_owned()));
         }
         Ok(known)

@@ -38,7 +38,7 @@ impl Api {
         let repository = call
             .there
             .named(key)
-            .ok_or_else(|| ApiError::no_repository(key))?;
+            .ok_or_else(|| self.unknown(call, key))?;
         record.note_repository(repository.key(), "storage");
         let right = if *call.method == Method::GET {
             Right::Pull

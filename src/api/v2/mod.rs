@@ -16,7 +16,7 @@ use crate::body::{Body, Chunks};
 use crate::oci::path::Endpoint;
 use crate::oci::reference::ReferenceError;
 use crate::oci::{Digest, ErrorCode, Reference};
-use crate::repository::{Chosen, Repository, Target};
+use crate::repository::{Chosen, Repository, Target, Unresolved};
 
 impl Api {
     /// Answers a request under `/v2`.
@@ -28,7 +28,20 @@ impl Api {
         body: Chunks,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
-        let chosen = call.choose(place)?;
+        let prefix = place.prefix.unwrap_or_default();
+        let chosen = match call.choose(place) {
+            Ok(chosen) => chosen,
+            Err(Unresolved::UnknownRepository) => {
+                return Err(self.no_such_prefix(call, prefix, &endpoint));
+            }
+            Err(unresolved) => return Err(unresolved.into()),
+        };
+        if let (Some(prefix), Some(key)) = (place.prefix, chosen.key())
+            && matches!(endpoint, Endpoint::Base | Endpoint::Catalog)
+            && !self.may_anything(call, key.as_str())
+        {
+            return Err(self.unknown(call, prefix));
+        }
         let answer = self.endpoint(call, &chosen, endpoint, body, record).await;
         let Some(namespace) = chosen.namespace() else {
             return answer;
@@ -40,6 +53,22 @@ impl Api {
                 Ok(response)
             }
             Err(error) => Err(error.with_header(name, namespace)),
+        }
+    }
+
+    /// The answer where a prefix names no repository: the same as of one that the one who asks may know nothing of.
+    fn no_such_prefix(&self, call: &Call<'_>, prefix: &str, endpoint: &Endpoint) -> ApiError {
+        let (right, absent) = needs(call.method, endpoint);
+        match endpoint {
+            Endpoint::Base | Endpoint::Catalog => self.unknown(call, prefix),
+            Endpoint::Manifest { name, .. }
+            | Endpoint::Blob { name, .. }
+            | Endpoint::UploadStart { name }
+            | Endpoint::Upload { name, .. }
+            | Endpoint::Tags { name }
+            | Endpoint::Referrers { name, .. } => {
+                self.unknown_image(call, (prefix, name), right, absent)
+            }
         }
     }
 
@@ -72,12 +101,13 @@ impl Api {
             Endpoint::Tags { name } => (name, "tags"),
             Endpoint::Referrers { name, .. } => (name, "referrers"),
         };
-        let (target, repository) = call.resolve(chosen, name)?;
+        let target = call.resolve(chosen, name)?;
         record.note_repository(target.key.as_str(), kind);
         let (right, absent) = needs(call.method, &endpoint);
         if self.config.auth.is_some() {
             self.require(call, (&target, chosen, name), right, absent)?;
         }
+        let repository = call.repository(&target.key)?;
         let image = &target.name;
         let uploads = matches!(
             endpoint,

@@ -84,7 +84,8 @@ async fn mount(
     let mut sources = Vec::new();
     match call.query("from") {
         Some(from) => {
-            if let Ok((target, repository)) = call.resolve(chosen, from)
+            if let Ok(target) = call.resolve(chosen, from)
+                && let Ok(repository) = call.repository(&target.key)
                 && api.may(call, target.key.as_str(), target.name.as_str(), Right::Pull)
                 && let Some(source) = repository.writable(&target.name)
             {

@@ -50,6 +50,14 @@ impl Api {
             limit: question.limit,
             properties: question.properties != Shown::None,
         };
+        self.require_listing(call, query.repos.is_empty())?;
+        if query.repos.is_empty() {
+            return Ok(respond::json(&show(
+                &question,
+                &query.repos,
+                &FoundItems::default(),
+            )));
+        }
         let found = self.config.store.index().items(query.clone()).await;
         let found = found.map_err(|error| match error {
             IndexError::TookTooLong => ApiError::bad_request(format!(

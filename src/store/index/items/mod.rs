@@ -225,7 +225,7 @@ impl ItemRow {
 }
 
 /// What was found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FoundItems {
     /// In their order, as many as were wanted.
     pub rows: Vec<ItemRow>,
