@@ -37,6 +37,7 @@ pub(super) fn action(method: &Method, route: &Route) -> Option<&'static str> {
         | Route::System { .. }
         | Route::Audit
         | Route::Quota
+        | Route::Explain
         | Route::Token { .. } => None,
     }
 }

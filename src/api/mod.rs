@@ -249,6 +249,7 @@ impl Api {
             | Route::System { .. }
             | Route::Audit
             | Route::Quota
+            | Route::Explain
             | Route::Tag { .. }
             | Route::Token { .. }
             | Route::Registry { .. } => {}
@@ -328,6 +329,7 @@ impl Api {
                 self.metrics_page(call.method)
             }
             Route::Quota => self.quota(call, record),
+            Route::Explain => self.explain(call, record).await,
             Route::Promote { prefix, .. } => {
                 let prefix = prefix.as_deref();
                 self.promote(call, Place { role, prefix }, body, record)

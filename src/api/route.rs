@@ -37,6 +37,8 @@ pub(super) enum Route {
     Audit,
     /// `/admin/quota`
     Quota,
+    /// `/admin/explain`
+    Explain,
     /// `/admin/tags/<key>/<image>/<tag>`, from the key on
     Tag { path: String },
     /// `…/v2/token`, with what stood before `/v2`
@@ -57,6 +59,7 @@ impl Route {
             | Self::Metrics
             | Self::Audit
             | Self::Quota
+            | Self::Explain
             | Self::Tag { .. } => true,
             Self::Promote { .. }
             | Self::Artifact { .. }
@@ -93,6 +96,7 @@ impl Route {
             | Self::System { .. }
             | Self::Audit
             | Self::Quota
+            | Self::Explain
             | Self::Tag { .. } => Class::Write,
         }
     }
@@ -111,6 +115,7 @@ impl Route {
             | Self::Metrics
             | Self::Audit
             | Self::Quota
+            | Self::Explain
             | Self::Tag { .. }
             | Self::Token { .. }
             | Self::Registry { .. } => false,
@@ -126,6 +131,7 @@ pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
         "/metrics" => return Ok(Route::Metrics),
         "/admin/audit" => return Ok(Route::Audit),
         "/admin/quota" => return Ok(Route::Quota),
+        "/admin/explain" => return Ok(Route::Explain),
         _ => {}
     }
     if let Some(tag) = path.strip_prefix("/admin/tags/") {

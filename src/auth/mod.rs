@@ -247,6 +247,21 @@ impl Auth {
         current.config.policy.decide(identity, key, image, right)
     }
 
+    /// The place of the first rule that gives a right, among all rules.
+    pub fn rule_for(
+        &self,
+        identity: &Identity,
+        key: &str,
+        image: &str,
+        right: Right,
+    ) -> Option<usize> {
+        let current = self.current();
+        current
+            .config
+            .policy
+            .rule_for(identity, key, Some(image), right)
+    }
+
     /// Whether somebody may do something with every image of a repository.
     pub fn may_all(&self, identity: &Identity, key: &str, right: Right) -> bool {
         let current = self.current();

@@ -225,6 +225,22 @@ impl Policy {
             .any(|rule| rule.on.iter().any(|on| on.is(key, image)))
     }
 
+    /// The place of the first rule that gives this.
+    pub fn rule_for(
+        &self,
+        identity: &Identity,
+        key: &str,
+        image: Option<&str>,
+        right: Right,
+    ) -> Option<usize> {
+        self.rules.iter().position(|rule| {
+            let is = |who: &Who| who.is(identity, &self.groups);
+            rule.may.has(right)
+                && rule.who.iter().any(is)
+                && rule.on.iter().any(|on| on.is(key, image))
+        })
+    }
+
     /// Whether somebody may do something with every image of a repository.
     pub fn decide_all(&self, identity: &Identity, key: &str, right: Right) -> bool {
         let whole = |on: &On| on.images.is_none() && on.is(key, None);

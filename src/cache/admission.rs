@@ -171,6 +171,12 @@ impl PullThrough {
     }
 
     /// What the patterns say of a name. Logged once for each.
+    /// Why this was refused, as what it was asked for, where that is remembered.
+    pub(super) fn refusal_of(&self, name: &Name, asked: Asked, digest: &Digest) -> Option<Refusal> {
+        let key = judged_key(name, asked, digest);
+        self.inner.judged.refusal(&key)
+    }
+
     fn refuses_name(&self, name: &Name) -> Option<Refusal> {
         let Inner {
             key,

@@ -212,7 +212,7 @@ impl PullThrough {
         }
     }
 
-    fn known(&self, name: &Name, tag: &Tag, row: &TagRow) -> Known {
+    pub(super) fn known(&self, name: &Name, tag: &Tag, row: &TagRow) -> Known {
         let now = clock::now();
         let memory = age_key(name, tag);
         let age = self.inner.ages.age(&memory).unwrap_or_else(|| {

@@ -60,6 +60,12 @@ impl Local {
         row.map(|row| row.served).ok_or(Error::ManifestUnknown)
     }
 
+    /// Whether the image has that content.
+    pub async fn has(&self, name: &Name, digest: &Digest) -> Result<bool, Error> {
+        let index = self.store().index();
+        Ok(index.is_linked(&self.key, name, digest).await?)
+    }
+
     /// When a tag of the image was last pushed.
     pub async fn tag_pushed(&self, name: &Name, tag: &Tag) -> Result<Wall, Error> {
         let row = self.store().index().tag(&self.key, name, tag).await?;

@@ -306,6 +306,40 @@ impl Virtual {
         Ok(members)
     }
 
+    /// Every member with whether it would be asked for a manifest, those that would in their order first.
+    pub(super) async fn standing(
+        &self,
+        name: &Name,
+        reference: &Reference,
+    ) -> Result<Vec<(Key, Standing<'_>)>, Error> {
+        let sought = match reference {
+            Reference::Tag(tag) => Sought::Tag(tag),
+            Reference::Digest(digest) => Sought::Digest(digest),
+        };
+        let asked = self.ordered(name, sought).await?;
+        let is_asked = |member: &Member| asked.iter().any(|one| one.key == member.key);
+        let mut standing: Vec<(Key, Standing<'_>)> = asked
+            .iter()
+            .map(|member| (member.key.clone(), Standing::Asked(&member.repository)))
+            .collect();
+        for member in self.config.members.iter().filter(|one| !is_asked(one)) {
+            let why = if !member.takes(name) {
+                "its patterns leave this name out"
+            } else if matches!(member.repository, Repository::Local(_)) {
+                "it has no image of that name"
+            } else {
+                "a local member holds the name, which is then not asked upstream (local_names)"
+            };
+            standing.push((member.key.clone(), Standing::NotAsked(why)));
+        }
+        Ok(standing)
+    }
+
+    /// Whether the member with the newest tag answers, whatever their order.
+    pub(super) fn takes_newest(&self, reference: &Reference) -> bool {
+        self.config.by_timestamp && matches!(reference, Reference::Tag(_))
+    }
+
     /// The same, with remotes that know the content before the others that stand beside them.
     async fn ordered(&self, name: &Name, sought: Sought<'_>) -> Result<Vec<&Member>, Error> {
         let mut ordered: Vec<&Member> = Vec::new();
@@ -375,6 +409,15 @@ impl Virtual {
             .await?;
         Ok(found.of(&member.key))
     }
+}
+
+/// Whether a member would be asked.
+#[derive(Debug)]
+pub(super) enum Standing<'a> {
+    /// It would.
+    Asked(&'a Repository),
+    /// It would not, and why.
+    NotAsked(&'static str),
 }
 
 /// What members are asked for, as far as their order depends on it.

@@ -53,6 +53,15 @@ impl Accounts {
         self.lock().candidates(cost, digest, Instant::now())
     }
 
+    /// The name of the account that would pay for the next pull.
+    pub(super) fn next_credential(&self) -> Option<String> {
+        let ledger = self.lock();
+        let candidates = ledger.candidates(Cost::Pull, None, Instant::now());
+        candidates
+            .first()
+            .map(|account| ledger.credential(*account))
+    }
+
     /// Lets a request through; `None` where another one was faster.
     pub(super) fn enter(
         &self,

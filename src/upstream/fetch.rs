@@ -253,6 +253,11 @@ impl Upstream {
         self.exchange.accounts.shown()
     }
 
+    /// The credential that the next pull would use, by its name; none where every quota is spent as far as it may be.
+    pub fn next_credential(&self) -> Option<String> {
+        self.exchange.accounts.next_credential()
+    }
+
     /// A number that is another one whenever there is something new in [`Upstream::quotas`].
     pub fn quota_changes(&self) -> u64 {
         self.exchange.accounts.changes()

@@ -280,6 +280,8 @@ async fn every_route_by_every_role() {
     assert_eq!(upstream.log().len(), 0);
     for path in [
         "/admin/audit",
+        "/admin/quota",
+        "/admin/explain?image=dev-local/team/app:1",
         "/api/repositories",
         "/api/repositories/dev-local",
     ] {

@@ -30,6 +30,7 @@ mod chain;
 mod coalesce;
 mod configuration;
 mod disk;
+mod explain;
 mod fairness;
 mod foreign;
 mod history;

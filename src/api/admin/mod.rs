@@ -1,5 +1,6 @@
-//! `/admin/…`: what was done, by whom, what tags meant over time, and what is left of pull quotas.
+//! `/admin/…`: what was done, by whom, what tags meant over time, what is left of pull quotas, and why a pull does what it does.
 
 mod audit;
+mod explain;
 mod quota;
 mod tags;

@@ -9,7 +9,7 @@ use super::super::{Api, Call, respond};
 use crate::auth::Right;
 use crate::body::{self, Body, Chunks};
 use crate::oci::{Digest, ErrorCode, Name, Tag};
-use crate::repository::{Chosen, Error, Repository, resolve};
+use crate::repository::{Chosen, Error, Question, Repository, resolve};
 
 /// The longest body.
 const BODY_MAX: usize = 4096;
@@ -66,6 +66,11 @@ impl Api {
             }
             _ => return Err(ApiError::method("GET, PUT, DELETE")),
         }
+        let question = Question {
+            image: format!("{key}/{name}:{tag}"),
+            ..Question::default()
+        };
+        let explained = self.explained(call, &question).await?;
         let (digest, pinned, history) = match repository {
             Repository::Local(local) => {
                 let digest = local.tag(&name, &tag).await;
@@ -88,11 +93,8 @@ impl Api {
                     history.map_err(|error| failed(error.into()))?,
                 )
             }
-            Repository::Virtual(_) => {
-                return Err(ApiError::bad_request(
-                    "it is virtual; name the member that has the image",
-                ));
-            }
+            // What happened to it is told by the members.
+            Repository::Virtual(_) => (explained.digest().cloned(), false, Vec::new()),
         };
         if digest.is_none() && history.is_empty() {
             return Err(failed(crate::overlay::Error::ManifestUnknown.into()));
@@ -120,6 +122,7 @@ impl Api {
             // What upstream says and is not served: not fetched yet, or not admitted.
             "observed": observed.map(|digest| digest.to_string()),
             "pinned": pinned,
+            "explain": explained.to_json(),
             "history": history,
         })))
     }
