@@ -1,12 +1,14 @@
 //! The composition root: builds what the configuration says, wires it, runs it until a signal, ends it in order.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use http::{Request, Response};
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -17,10 +19,12 @@ use crate::body::Body;
 use crate::cache::Shared;
 use crate::config::Resolved;
 use crate::limits::Limits;
-use crate::overlay::{self, Collected, Local};
-use crate::repository::{Catalog, Definitions, FileSettings, Settings, Workshop};
+use crate::overlay::{self, Local};
+use crate::repository::{
+    Catalog, Definitions, FileSettings, Question, Settings, Workshop, explain as explain_pull,
+};
 use crate::server::{self, Connection, Handler, ListenerConfig, RequestBody, Server};
-use crate::store::{Store, Verified};
+use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::upstream::{CredentialConfig, ProxyConfig, SecretSource, Upstream};
@@ -34,10 +38,12 @@ const TASKS_PATIENCE: Duration = Duration::from_secs(5);
 pub type ReadAgain = Box<dyn Fn() -> Result<Resolved, String> + Send + Sync>;
 
 /// Runs the mirror until SIGTERM or SIGINT. A second signal ends it at once. SIGHUP has configuration and certificates read again.
+///
+/// The admin socket lies in the data directory, or in a directory of its own in `runtime`.
 pub async fn run(
     config: Resolved,
     proxy: ProxyConfig,
-    audit: AuditFile,
+    (audit, runtime): (AuditFile, PathBuf),
     read_again: ReadAgain,
 ) -> anyhow::Result<()> {
     if let Some(path) = &config.audit {
@@ -46,8 +52,8 @@ pub async fn run(
     }
     let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
     // Listening comes first: an address that is taken must not cost a recovery.
-    let (roles, listeners) = listeners(&config);
-    let server = Server::bind(
+    let (mut roles, listeners) = listeners(&config);
+    let mut server = Server::bind(
         server::Config {
             listeners,
             limits: config.limits,
@@ -57,6 +63,13 @@ pub async fn run(
     .await?;
     let certificates = server.certificates();
     let store = Store::open(config.storage.clone(), &tasks).await?;
+    roles.push(Role::Owner);
+    listen_to_owner(
+        &mut server,
+        &store,
+        (&config.storage.path, &runtime),
+        roles.len() - 1,
+    );
     show(&metrics, &store);
     let lines = audit.clone();
     metrics.before_render(move |metrics| {
@@ -97,6 +110,7 @@ pub async fn run(
             limits: Arc::clone(&limits),
             open_writes: config.open_writes(),
             store: store.clone(),
+            grace: config.collection.grace,
             external_url: config
                 .external_url
                 .as_ref()
@@ -109,10 +123,16 @@ pub async fn run(
         Arc::clone(&metrics),
     );
     let api = Arc::new(api);
+    // Before anybody is told that it listens: from there on it is stopped in order.
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let mut hangup = signal(SignalKind::hangup())?;
     for (address, role) in addresses.iter().zip(&roles) {
         let tls = *role != Role::Admin && !config.tls.is_empty();
         let role = match role {
-            Role::Admin => "admin",
+            Role::Admin | Role::Owner => "admin",
             Role::Bound(_) => "bound",
             Role::Registry => "registry",
         };
@@ -120,11 +140,6 @@ pub async fn run(
     }
     let shutdown = tokio_util::sync::CancellationToken::new();
     let (signalled, draining) = (shutdown.clone(), Arc::clone(&api));
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    let mut hangup = signal(SignalKind::hangup())?;
     let reloading = tasks.stopping();
     tasks.spawn("reload", async move {
         loop {
@@ -179,6 +194,27 @@ pub async fn run(
     Ok(())
 }
 
+/// Takes commands of whoever owns the process. What stands in the way costs the commands, and nothing else.
+fn listen_to_owner(
+    server: &mut Server,
+    store: &Store,
+    (data, runtime): (&Path, &Path),
+    role: usize,
+) {
+    if let Some(left) = store.left_socket() {
+        server::forget_socket(&left);
+    }
+    let listening = std::fs::canonicalize(data)
+        .and_then(|data| server.listen_to_owner(&data, runtime, role))
+        .and_then(|socket| store.name_socket(&socket).map(|()| socket));
+    match listening {
+        Ok(socket) => info!(socket = %socket.display(), "commands are taken"),
+        Err(error) => {
+            warn!(%error, "no admin socket; commands such as gc need this mirror stopped");
+        }
+    }
+}
+
 /// What routing knows of every configured repository.
 pub fn definitions(config: &Resolved) -> Definitions {
     let settings = config.repositories.values();
@@ -230,7 +266,7 @@ async fn reload(
         Ok(()) => {
             limits.reload(fresh.clients);
             configured("done");
-            info!("SIGHUP: limits and repositories of the configuration were read again");
+            info!("SIGHUP: the repositories of the configuration were read again, and its limits");
         }
         Err(error) => {
             warn!(%error, "SIGHUP: these repositories cannot be used; the ones in use stay");
@@ -289,36 +325,51 @@ pub fn check(config: &Resolved, proxy: &ProxyConfig) -> anyhow::Result<Vec<Strin
     Ok(warnings)
 }
 
-/// Something that was, or would be, collected.
-#[derive(Debug)]
-pub struct Gone {
-    /// The repository key.
-    pub repository: String,
-    /// What.
-    pub what: Collected,
-}
-
-/// Collects what nothing refers to in the local repositories of a store that nobody else has.
-pub async fn collect(config: Resolved, dry_run: bool) -> anyhow::Result<Vec<Gone>> {
+/// Collects what nothing refers to in the local repositories of a store that nobody else has; answers as `POST /admin/gc` does.
+pub async fn collect(config: Resolved, dry_run: bool) -> anyhow::Result<Value> {
     let tasks = Tasks::new();
     let store = Store::open(config.storage.clone(), &tasks).await?;
     let pushed = overlay::Shared::new(store.clone(), &tasks).await?;
     let mut gone = Vec::new();
     for local in config.locals() {
         let repository = Local::new(local.key.as_str(), local.config.clone(), pushed.clone());
-        let collected = repository.collect_alone(config.collection.grace, dry_run);
-        gone.extend(collected.await?.into_iter().map(|what| Gone {
-            repository: local.key.to_string(),
-            what,
-        }));
+        let collected = repository.collect_now(config.collection.grace, dry_run);
+        let collected = collected.await?;
+        gone.extend(collected.iter().map(|one| one.to_json(local.key.as_str())));
     }
     tasks.stop(TASKS_PATIENCE).await;
     store.close().await;
-    Ok(gone)
+    Ok(serde_json::json!({ "collected": gone }))
 }
 
-/// Hashes every blob of a store that nobody else has; with `anew`, from a fresh index.
-pub async fn verify(config: Resolved, anew: bool) -> anyhow::Result<Verified> {
+/// Explains a pull from a store that nobody else has; answers as `GET /admin/explain` does.
+pub async fn explain(
+    config: Resolved,
+    proxy: ProxyConfig,
+    question: Question,
+) -> anyhow::Result<Value> {
+    let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
+    let store = Store::open(config.storage.clone(), &tasks).await?;
+    let workshop = Workshop {
+        cache: Shared::new(store.clone(), tasks.clone(), metrics),
+        overlay: overlay::Shared::new(store.clone(), &tasks).await?,
+        proxy,
+        instance: "explain".to_owned(),
+    };
+    let auth = config.auth.clone();
+    let auth = auth.map(|auth| Auth::open(auth, &config.storage.path));
+    let auth = auth.transpose()?;
+    let catalog = Catalog::open(workshop, file_settings(&config)).await?;
+    let told = explain_pull(&catalog.current(), auth.as_ref(), &question).await;
+    let told = told.map(|told| told.to_json());
+    drop(catalog);
+    tasks.stop(TASKS_PATIENCE).await;
+    store.close().await;
+    Ok(told?)
+}
+
+/// Hashes every blob of a store that nobody else has; with `anew`, from a fresh index. Answers as `POST /admin/verify` does.
+pub async fn verify(config: Resolved, anew: bool) -> anyhow::Result<Value> {
     let tasks = Tasks::new();
     if anew {
         Store::forget_index(&config.storage)?;
@@ -327,7 +378,7 @@ pub async fn verify(config: Resolved, anew: bool) -> anyhow::Result<Verified> {
     let verified = store.verify().await?;
     tasks.stop(TASKS_PATIENCE).await;
     store.close().await;
-    Ok(verified)
+    Ok(verified.to_json())
 }
 
 /// Shows how full the store is whenever the metrics are read.

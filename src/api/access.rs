@@ -208,11 +208,16 @@ impl Api {
         ApiError::unauthorized(sentence, &[bearer, basic])
     }
 
+    /// Without `[auth]`: whether the one who asks may do more than pull.
+    const fn may_write(&self, call: &Call<'_>) -> bool {
+        self.config.open_writes || call.identity.is_owner()
+    }
+
     /// Whether the one who asks may do this, without a word about it.
     pub(super) fn may(&self, call: &Call<'_>, key: &str, image: &str, right: Right) -> bool {
         match &self.config.auth {
             Some(auth) => auth.may(&call.identity, key, Some(image), right),
-            None => right == Right::Pull || self.config.open_writes,
+            None => right == Right::Pull || self.may_write(call),
         }
     }
 
@@ -308,7 +313,7 @@ impl Api {
         right: Right,
     ) -> Result<(), ApiError> {
         let Some(auth) = &self.config.auth else {
-            return if right == Right::Pull || self.config.open_writes {
+            return if right == Right::Pull || self.may_write(call) {
                 Ok(())
             } else {
                 Err(ApiError::no_writes())
@@ -361,8 +366,7 @@ impl Api {
     pub(super) fn require_admin(&self, call: &Call<'_>) -> Result<(), ApiError> {
         let Some(auth) = &self.config.auth else {
             return self
-                .config
-                .open_writes
+                .may_write(call)
                 .then_some(())
                 .ok_or_else(ApiError::no_writes);
         };

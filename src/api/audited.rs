@@ -30,6 +30,8 @@ pub(super) fn action(method: &Method, route: &Route) -> Option<&'static str> {
         Route::Storage { .. } => Some("properties"),
         Route::Repositories { .. } => Some("configure"),
         Route::Tag { .. } => Some("tag"),
+        Route::Collection => Some("collect"),
+        Route::Verification => Some("verify"),
         Route::Live
         | Route::Ready
         | Route::Metrics

@@ -19,6 +19,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -50,6 +51,18 @@ pub enum Role {
     Bound(Key),
     /// Health, metrics and administration.
     Admin,
+    /// The same for whoever owns the process, who is asked nothing.
+    Owner,
+}
+
+impl Role {
+    /// Whether nothing but health, metrics and administration is there.
+    const fn is_administration(&self) -> bool {
+        match self {
+            Self::Admin | Self::Owner => true,
+            Self::Registry | Self::Bound(_) => false,
+        }
+    }
 }
 
 /// What the API needs.
@@ -65,6 +78,8 @@ pub struct Config {
     pub open_writes: bool,
     /// What stands on record, by whom; properties.
     pub store: Store,
+    /// How long ago what `gc` removes must have been pushed, unless it is told otherwise.
+    pub grace: Duration,
     /// How clients call this mirror, without a slash at the end.
     pub external_url: Option<String>,
     /// Our own names, which as `ns` mean none.
@@ -146,7 +161,9 @@ impl Call<'_> {
         let without_port = host.rsplit_once(':').map_or(host, |(name, _)| name);
         match role {
             Role::Bound(key) => Some(key),
-            Role::Registry | Role::Admin => hosts.get(host).or_else(|| hosts.get(without_port)),
+            Role::Registry | Role::Admin | Role::Owner => {
+                hosts.get(host).or_else(|| hosts.get(without_port))
+            }
         }
     }
 
@@ -239,7 +256,9 @@ impl Api {
             Route::Live | Route::Ready => {
                 return plain(&request.method, StatusCode::OK, "ok\n");
             }
-            Route::Metrics if *role == Role::Admin => return self.metrics_page(&request.method),
+            Route::Metrics if role.is_administration() => {
+                return self.metrics_page(&request.method);
+            }
             Route::Metrics
             | Route::Promote { .. }
             | Route::Artifact { .. }
@@ -248,13 +267,15 @@ impl Api {
             | Route::Repositories { .. }
             | Route::System { .. }
             | Route::Audit
+            | Route::Collection
             | Route::Quota
             | Route::Explain
             | Route::Tag { .. }
             | Route::Token { .. }
+            | Route::Verification
             | Route::Registry { .. } => {}
         }
-        if *role == Role::Admin && !route.is_administration() {
+        if role.is_administration() && !route.is_administration() {
             return Err(ApiError::not_found());
         }
         let is_artifactory = route.is_artifactory();
@@ -285,11 +306,14 @@ impl Api {
             let answer = self.token(&call, place, body, record).await?;
             return Ok(paced(passage, answer));
         }
-        call.identity = self.identify(&call).await?;
+        call.identity = match role {
+            Role::Owner => Identity::owner(),
+            Role::Registry | Role::Bound(_) | Role::Admin => self.identify(&call).await?,
+        };
         record.note_user(call.identity.subject());
         // Administration goes on however busy the registry is.
         let passage = match role {
-            Role::Admin => None,
+            Role::Admin | Role::Owner => None,
             Role::Registry | Role::Bound(_) => self.enter(&call, class).await?,
         };
         let body = match &passage {
@@ -328,8 +352,10 @@ impl Api {
                 self.require_login(call)?;
                 self.metrics_page(call.method)
             }
+            Route::Collection => self.collection(call, record).await,
             Route::Quota => self.quota(call, record),
             Route::Explain => self.explain(call, record).await,
+            Route::Verification => self.verification(call, record).await,
             Route::Promote { prefix, .. } => {
                 let prefix = prefix.as_deref();
                 self.promote(call, Place { role, prefix }, body, record)

@@ -35,10 +35,14 @@ pub(super) enum Route {
     System { what: String },
     /// `/admin/audit`
     Audit,
+    /// `/admin/gc`
+    Collection,
     /// `/admin/quota`
     Quota,
     /// `/admin/explain`
     Explain,
+    /// `/admin/verify`
+    Verification,
     /// `/admin/tags/<key>/<image>/<tag>`, from the key on
     Tag { path: String },
     /// `…/v2/token`, with what stood before `/v2`
@@ -58,9 +62,11 @@ impl Route {
             | Self::Ready
             | Self::Metrics
             | Self::Audit
+            | Self::Collection
             | Self::Quota
             | Self::Explain
-            | Self::Tag { .. } => true,
+            | Self::Tag { .. }
+            | Self::Verification => true,
             Self::Promote { .. }
             | Self::Artifact { .. }
             | Self::Storage { .. }
@@ -97,6 +103,8 @@ impl Route {
             | Self::Audit
             | Self::Quota
             | Self::Explain
+            | Self::Collection
+            | Self::Verification
             | Self::Tag { .. } => Class::Write,
         }
     }
@@ -114,9 +122,11 @@ impl Route {
             | Self::Ready
             | Self::Metrics
             | Self::Audit
+            | Self::Collection
             | Self::Quota
             | Self::Explain
             | Self::Tag { .. }
+            | Self::Verification
             | Self::Token { .. }
             | Self::Registry { .. } => false,
         }
@@ -130,8 +140,10 @@ pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
         "/readyz" => return Ok(Route::Ready),
         "/metrics" => return Ok(Route::Metrics),
         "/admin/audit" => return Ok(Route::Audit),
+        "/admin/gc" => return Ok(Route::Collection),
         "/admin/quota" => return Ok(Route::Quota),
         "/admin/explain" => return Ok(Route::Explain),
+        "/admin/verify" => return Ok(Route::Verification),
         _ => {}
     }
     if let Some(tag) = path.strip_prefix("/admin/tags/") {

@@ -21,7 +21,12 @@ pub struct Identity {
     name: Option<Arc<str>>,
     /// `None`: whatever the rules say.
     grants: Option<Arc<[Grant]>>,
+    /// Whoever owns the process: no rule is about them, and none limits them.
+    is_owner: bool,
 }
+
+/// What the owner of the process is called in records; no user can have this name.
+const OWNER: &str = "(owner)";
 
 /// The key of a grant that is about no repository.
 const NO_KEY: &str = "";
@@ -45,6 +50,16 @@ impl Identity {
         Self {
             name: None,
             grants: None,
+            is_owner: false,
+        }
+    }
+
+    /// Whoever owns the process, as the admin socket knows.
+    pub fn owner() -> Self {
+        Self {
+            name: Some(OWNER.into()),
+            grants: None,
+            is_owner: true,
         }
     }
 
@@ -53,6 +68,7 @@ impl Identity {
         Self {
             name: Some(name.into()),
             grants: None,
+            is_owner: false,
         }
     }
 
@@ -68,6 +84,11 @@ impl Identity {
     /// The user's name.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+
+    /// Whether it is whoever owns the process.
+    pub const fn is_owner(&self) -> bool {
+        self.is_owner
     }
 
     /// The name in records: nobody is `anonymous`.

@@ -221,8 +221,8 @@ impl Policy {
         image: Option<&str>,
         right: Right,
     ) -> bool {
-        self.rules_for(identity, right)
-            .any(|rule| rule.on.iter().any(|on| on.is(key, image)))
+        let mut rules = self.rules_for(identity, right);
+        identity.is_owner() || rules.any(|rule| rule.on.iter().any(|on| on.is(key, image)))
     }
 
     /// The place of the first rule that gives this.
@@ -244,15 +244,15 @@ impl Policy {
     /// Whether somebody may do something with every image of a repository.
     pub fn decide_all(&self, identity: &Identity, key: &str, right: Right) -> bool {
         let whole = |on: &On| on.images.is_none() && on.is(key, None);
-        self.rules_for(identity, right)
-            .any(|rule| rule.on.iter().any(whole))
+        let mut rules = self.rules_for(identity, right);
+        identity.is_owner() || rules.any(|rule| rule.on.iter().any(whole))
     }
 
     /// Whether somebody may administer the mirror itself.
     pub fn administers(&self, identity: &Identity) -> bool {
         let whole = |on: &On| on.key.is_none() && on.images.is_none();
-        self.rules_for(identity, Right::Admin)
-            .any(|rule| rule.on.iter().any(whole))
+        let mut rules = self.rules_for(identity, Right::Admin);
+        identity.is_owner() || rules.any(|rule| rule.on.iter().any(whole))
     }
 
     /// Whether anything is given to everybody.
@@ -347,6 +347,12 @@ mod tests {
         assert!(policy.decide_all(&user("nobody"), "hub", Right::Pull));
         assert!(!policy.decide_all(&Identity::anonymous(), "hub", Right::Pull));
         assert!(!policy.decide_all(&user("builder"), "dev", Right::Push));
+        // Whoever owns the process is no user of any rule, and may everything.
+        let owner = Identity::owner();
+        assert!(policy.administers(&owner) && policy.decide_all(&owner, "dev", Right::Delete));
+        assert!(policy.decide(&owner, "prod", Some("a"), Right::Push));
+        assert!(!policy.administers(&user(owner.subject())));
+        assert!(!crate::auth::is_user_name(owner.subject()));
         assert!(policy.has_logins() && !Policy::default().has_logins());
     }
 

@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use http::Method;
+use serde::Deserialize;
 
-use super::{FAILED, output};
-use crate::app::{self, Gone};
+use super::{FAILED, output, owner};
+use crate::app;
 use crate::config::Resolved;
 
 #[derive(Debug, Args)]
@@ -23,6 +25,22 @@ pub(super) struct Arguments {
     grace: Option<u64>,
 }
 
+/// What `POST /admin/gc` answers.
+#[derive(Debug, Deserialize)]
+struct Collected {
+    collected: Vec<Gone>,
+}
+
+/// What went, or would go.
+#[derive(Debug, Deserialize)]
+struct Gone {
+    repository: String,
+    image: String,
+    digest: String,
+    size: u64,
+    reason: String,
+}
+
 pub(super) fn run(mut config: Resolved, arguments: &Arguments) -> ExitCode {
     if let Some(data) = &arguments.data {
         config.storage.path.clone_from(data);
@@ -30,18 +48,12 @@ pub(super) fn run(mut config: Resolved, arguments: &Arguments) -> ExitCode {
     if let Some(grace) = arguments.grace {
         config.collection.grace = Duration::from_secs(grace);
     }
-    let collected = super::block_on(app::collect(config, arguments.dry_run));
-    match collected {
-        Ok(collected) => {
-            let mut bytes = 0;
-            for Gone { repository, what } in &collected {
-                bytes += what.size;
+    match super::block_on(collect(config, arguments)) {
+        Ok(gone) => {
+            for one in &gone {
                 output::line(&format!(
-                    "{repository}/{}@{}\t{}\t{} bytes",
-                    what.name,
-                    what.digest,
-                    what.reason.as_str(),
-                    what.size
+                    "{}/{}@{}\t{}\t{} bytes",
+                    one.repository, one.image, one.digest, one.reason, one.size
                 ));
             }
             let done = if arguments.dry_run {
@@ -49,7 +61,8 @@ pub(super) fn run(mut config: Resolved, arguments: &Arguments) -> ExitCode {
             } else {
                 "gone"
             };
-            output::line(&format!("{} {done}, {bytes} bytes", collected.len()));
+            let bytes: u64 = gone.iter().map(|one| one.size).sum();
+            output::line(&format!("{} {done}, {bytes} bytes", gone.len()));
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -57,4 +70,21 @@ pub(super) fn run(mut config: Resolved, arguments: &Arguments) -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// By the mirror that runs, else here.
+async fn collect(config: Resolved, arguments: &Arguments) -> anyhow::Result<Vec<Gone>> {
+    let gone = match owner::of(&config.storage.path).await? {
+        Some(owner) => {
+            let mut target = format!("/admin/gc?dry_run={}", arguments.dry_run);
+            if let Some(grace) = arguments.grace {
+                target.push_str("&grace=");
+                target.push_str(&grace.to_string());
+            }
+            owner.ask(Method::POST, &target, None).await?
+        }
+        None => app::collect(config, arguments.dry_run).await?,
+    };
+    let Collected { collected } = serde_json::from_value(gone)?;
+    Ok(collected)
 }

@@ -1,9 +1,11 @@
 //! The command line. The only place that reads the environment and ends the process.
 
 mod check;
+mod explain;
 mod gc;
 mod log;
 mod output;
+mod owner;
 mod quota;
 mod serve;
 mod user;
@@ -56,11 +58,13 @@ enum Command {
     Serve(serve::Arguments),
     /// Validate the configuration and print how names route
     Check,
-    /// Remove what nothing refers to from the local repositories of a store that no mirror is running on
+    /// Remove what nothing refers to from the local repositories, whether or not a mirror runs
     Gc(gc::Arguments),
+    /// Explain where an image leads, who may pull it, and what a pull would do now
+    Explain(explain::Arguments),
     /// Show what is left of the upstreams' pull quotas, as they last told
     Quota(quota::Arguments),
-    /// Hash every blob of a store that no mirror is running on; what is damaged is moved aside
+    /// Hash every blob, whether or not a mirror runs; what is damaged is moved aside
     Verify(verify::Arguments),
     /// Add, remove and list users; passwords are read from standard input
     User(user::Arguments),
@@ -109,6 +113,9 @@ pub fn main() -> ExitCode {
         Command::Gc(arguments) => {
             with_config(&cli, |resolved, _proxy| gc::run(resolved, arguments))
         }
+        Command::Explain(arguments) => with_config(&cli, |resolved, proxy| {
+            explain::run(resolved, arguments, proxy)
+        }),
         Command::Quota(arguments) => {
             with_config(&cli, |resolved, _proxy| quota::run(&resolved, arguments))
         }

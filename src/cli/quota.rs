@@ -1,12 +1,15 @@
 //! `roadstead quota`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Args;
-use serde_json::json;
+use http::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
-use super::{FAILED, output};
+use super::{FAILED, output, owner};
 use crate::clock;
 use crate::config::Resolved;
 use crate::repository::{QuotaLine, RemoteSettings, quotas_written};
@@ -21,48 +24,79 @@ pub(super) struct Arguments {
     data: Option<PathBuf>,
 }
 
+/// What `GET /admin/quota` answers.
+#[derive(Debug, Deserialize)]
+struct Quotas {
+    quotas: Vec<Line>,
+}
+
+/// One credential of one remote, as `GET /admin/quota` tells it.
+#[derive(Debug, Deserialize)]
+struct Line {
+    repository: String,
+    credential: String,
+    limit: Option<u64>,
+    remaining: Option<u64>,
+    window_seconds: Option<u64>,
+    seen: Option<String>,
+    current: bool,
+    keep_quota: Option<u64>,
+}
+
 pub(super) fn run(config: &Resolved, arguments: &Arguments) -> ExitCode {
     let data = arguments.data.as_ref().unwrap_or(&config.storage.path);
-    let remotes: Vec<&RemoteSettings> = config.remotes().collect();
-    match quotas_written(data, &remotes, clock::now()) {
-        Ok(lines) if arguments.json => {
-            let quotas: Vec<_> = lines.iter().map(QuotaLine::to_json).collect();
-            output::line(&json!({ "quotas": quotas }).to_string());
-            ExitCode::SUCCESS
+    let told = super::block_on(quotas(config, data)).and_then(|told| {
+        if arguments.json {
+            return Ok(vec![told.to_string()]);
         }
+        let Quotas { quotas } = serde_json::from_value(told)?;
+        Ok(quotas.iter().map(line).collect())
+    });
+    match told {
         Ok(lines) => {
-            for one in &lines {
-                output::line(&line(one));
+            for line in &lines {
+                output::line(line);
             }
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let error = anyhow::Error::from(error).context("cannot read the index");
             output::error(&format!("error: {error:#}"));
             ExitCode::from(FAILED)
         }
     }
 }
 
-fn line(one: &QuotaLine) -> String {
-    let kept = match one.keep {
+/// What the mirror knows that runs, else what the last one wrote down.
+async fn quotas(config: &Resolved, data: &Path) -> anyhow::Result<Value> {
+    if let Some(owner) = owner::at_once(data)? {
+        return owner.ask(Method::GET, "/admin/quota", None).await;
+    }
+    let remotes: Vec<&RemoteSettings> = config.remotes().collect();
+    let lines = quotas_written(data, &remotes, clock::now());
+    let lines = lines.context("cannot read the index")?;
+    let quotas: Vec<_> = lines.iter().map(QuotaLine::to_json).collect();
+    Ok(json!({ "quotas": quotas }))
+}
+
+fn line(one: &Line) -> String {
+    let kept = match one.keep_quota {
         Some(0) => "none kept".to_owned(),
         Some(keep) => format!("{keep} kept"),
         None => "not in the configuration file".to_owned(),
     };
-    let (Some(quota), Some(seen)) = (&one.account.quota, one.account.seen) else {
+    let (Some(limit), Some(remaining), Some(seen)) = (one.limit, one.remaining, &one.seen) else {
         return format!("{}\t-\tnothing told yet\t{kept}", one.repository);
     };
-    let window = quota
-        .window
-        .map_or_else(String::new, |window| format!(" in {} s", window.as_secs()));
-    let age = if one.account.is_current {
+    let window = one
+        .window_seconds
+        .map_or_else(String::new, |seconds| format!(" in {seconds} s"));
+    let age = if one.current {
         ""
     } else {
         ", and does not count any more"
     };
     format!(
-        "{}\t{}\t{} of {} left{window}\t{kept}\ttold at {seen}{age}",
-        one.repository, one.account.credential, quota.remaining, quota.limit
+        "{}\t{}\t{remaining} of {limit} left{window}\t{kept}\ttold at {seen}{age}",
+        one.repository, one.credential
     )
 }

@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::lock::keep;
@@ -41,6 +42,19 @@ pub enum Reason {
     Untagged,
     /// No manifest points to this blob.
     Unreferenced,
+}
+
+impl Collected {
+    /// As JSON, with the key of its repository.
+    pub fn to_json(&self, repository: &str) -> Value {
+        json!({
+            "repository": repository,
+            "image": self.name.as_str(),
+            "digest": self.digest.to_string(),
+            "size": self.size,
+            "reason": self.reason.as_str(),
+        })
+    }
 }
 
 impl Reason {
@@ -120,8 +134,8 @@ impl Local {
         Ok(collected)
     }
 
-    /// Collects what is without use and was pushed at least `grace` ago by the wall clock, where nobody else has the store (`gc`).
-    pub async fn collect_alone(
+    /// Collects in one look what is without use, was pushed at least `grace` ago by the wall clock and asked for by nobody since (`gc`).
+    pub async fn collect_now(
         &self,
         grace: Duration,
         dry_run: bool,
@@ -129,7 +143,9 @@ impl Local {
         let now = clock::now();
         let mut collected = Vec::new();
         for name in self.every_name().await? {
-            let is_due = |link: &LocalLink| now.since(link.added) >= grace;
+            let is_due = |link: &LocalLink| {
+                now.since(link.added) >= grace && !self.is_fresh(&name, &link.digest, grace)
+            };
             if dry_run {
                 let holdings = self.store().index().holdings(&self.key, &name).await?;
                 let due = unused(&holdings).into_iter().filter(|link| is_due(link));

@@ -155,10 +155,10 @@ async fn collection_waits_for_its_grace_and_for_those_who_ask() {
         .delete_tag(&name, &Tag::parse("1").unwrap())
         .await
         .unwrap();
-    let dry = local.collect_alone(Duration::ZERO, true).await.unwrap();
+    let dry = local.collect_now(Duration::ZERO, true).await.unwrap();
     let dry: Vec<_> = dry.iter().map(|one| &one.digest).collect();
     assert_eq!(dry, [&new, &second]);
-    local.collect_alone(Duration::ZERO, false).await.unwrap();
+    local.collect_now(Duration::ZERO, false).await.unwrap();
     assert!(local.manifest(&name, &old).await.is_ok());
     assert!(matches!(
         local.manifest(&name, &new).await,

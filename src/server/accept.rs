@@ -16,6 +16,7 @@ use super::hyper_service::Service;
 use super::listen::Socket;
 use super::outgoing::Transfers;
 use super::roster::Roster;
+use super::stream::Stream;
 use super::watch::Watch;
 use super::{Connection, Handler, Limits};
 use crate::tasks::Tasks;
@@ -47,7 +48,7 @@ impl<H: Handler> Accept<H> {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                 return;
             };
-            let (stream, peer) = match socket.listener.accept().await {
+            let (stream, peer, local) = match socket.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) if is_the_clients(&error) => continue,
                 Err(error) => {
@@ -59,7 +60,9 @@ impl<H: Handler> Accept<H> {
                     continue;
                 }
             };
-            if let Err(error) = stream.set_nodelay(true) {
+            if let Stream::Tcp(tcp) = &stream
+                && let Err(error) = tcp.set_nodelay(true)
+            {
                 tracing::debug!(%peer, %error, "connection is gone already");
                 continue;
             }
@@ -67,7 +70,7 @@ impl<H: Handler> Accept<H> {
                 handler: Arc::clone(&self.handler),
                 connection: Connection {
                     peer,
-                    local: stream.local_addr().unwrap_or_else(|_| socket.local()),
+                    local,
                     tls: socket.tls.is_some(),
                     role: socket.role,
                 },

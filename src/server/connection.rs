@@ -22,6 +22,7 @@ use super::outgoing::Outgoing;
 use super::rewound::Rewound;
 use super::roster::{Phase, Seat};
 use super::screened::Screened;
+use super::stream::Stream;
 use super::watch::{Flow, Reason, Verdict, Watch};
 use super::wire::{Metered, Wire};
 use super::{Handler, Limits};
@@ -35,7 +36,7 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
 /// Serves one accepted socket to its end.
 pub(super) async fn serve<H: Handler>(
-    socket: TcpStream,
+    socket: Stream,
     tls: Option<Arc<ServerConfig>>,
     service: Service<H>,
     seat: Seat,
@@ -50,14 +51,14 @@ pub(super) async fn serve<H: Handler>(
         return;
     };
     let opening = async {
-        let wire = match tls {
-            None => Wire::Plain(Metered::new(socket, Arc::clone(&watch))),
-            Some(config) => {
+        let wire = match (socket, tls) {
+            (Stream::Tcp(socket), Some(config)) => {
                 let shaking = handshake(socket, config, Arc::clone(&watch));
                 let wire = timeout(limits.tls_handshake, shaking).await??;
                 watch.opened();
                 wire
             }
+            (socket, _) => Wire::Plain(Metered::new(socket, Arc::clone(&watch))),
         };
         timeout(limits.header_timeout, sniff(wire)).await?
     };
@@ -112,7 +113,9 @@ async fn handshake(
         ));
     }
     let acceptor = TlsAcceptor::from(config);
-    let stream = acceptor.accept(Metered::new(socket, watch)).await?;
+    let stream = acceptor
+        .accept(Metered::new(Stream::Tcp(socket), watch))
+        .await?;
     Ok(Wire::Tls(Box::new(stream)))
 }
 

@@ -25,7 +25,7 @@ pub trait Handler: Send + Sync + 'static {
 /// Where a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connection {
-    /// The client's end, as the socket tells it.
+    /// The client's end, as the socket tells it; of the owner's socket, which has no addresses, loopback with port 0.
     pub peer: SocketAddr,
     /// Our end.
     pub local: SocketAddr,

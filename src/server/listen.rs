@@ -1,28 +1,68 @@
 //! Opening the sockets and accepting from them.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpSocket};
 
+use super::owner::OwnerSocket;
+use super::stream::Stream;
 use super::tls::{Certificates, TlsError};
 use super::{BindError, Limits, ListenerConfig};
+
+/// What the ends of a connection are called that have no addresses: it never leaves this machine.
+const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// One open socket and what its connections speak.
 #[derive(Debug)]
 pub(super) struct Socket {
-    pub(super) listener: TcpListener,
-    local: SocketAddr,
+    listener: Listener,
     pub(super) tls: Option<(Arc<ServerConfig>, Arc<Certificates>)>,
     pub(super) role: usize,
 }
 
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener, SocketAddr),
+    Owner(OwnerSocket),
+}
+
+/// A connection that was accepted, the client's end and ours.
+pub(super) type Accepted = (Stream, SocketAddr, SocketAddr);
+
 impl Socket {
-    /// The address really bound.
-    pub(super) fn local(&self) -> SocketAddr {
-        self.local
+    /// The one of whoever owns the process.
+    pub(super) const fn of_owner(socket: OwnerSocket, role: usize) -> Self {
+        Self {
+            listener: Listener::Owner(socket),
+            tls: None,
+            role,
+        }
+    }
+
+    /// The address really bound; the owner's socket has none.
+    pub(super) const fn local(&self) -> Option<SocketAddr> {
+        match &self.listener {
+            Listener::Tcp(_, local) => Some(*local),
+            Listener::Owner(_) => None,
+        }
+    }
+
+    /// The next connection.
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
+        match &self.listener {
+            Listener::Tcp(listener, local) => {
+                let (stream, peer) = listener.accept().await?;
+                let local = stream.local_addr().unwrap_or(*local);
+                Ok((Stream::Tcp(stream), peer, local))
+            }
+            Listener::Owner(socket) => {
+                let stream = socket.accept().await?;
+                Ok((Stream::Unix(stream), NO_ADDRESS, NO_ADDRESS))
+            }
+        }
     }
 }
 
@@ -52,8 +92,7 @@ pub(super) async fn open(
             let (listener, local) = listen(address, alone, limits.backlog)
                 .map_err(|source| BindError::Address { address, source })?;
             Ok(Socket {
-                listener,
-                local,
+                listener: Listener::Tcp(listener, local),
                 tls,
                 role,
             })

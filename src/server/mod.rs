@@ -13,11 +13,13 @@ mod hyper_service;
 mod incoming;
 mod listen;
 mod outgoing;
+mod owner;
 mod refusal;
 mod rewound;
 mod roster;
 mod screen;
 mod screened;
+mod stream;
 mod tls;
 mod watch;
 mod wire;
@@ -28,6 +30,7 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -36,6 +39,7 @@ use tracing::warn;
 pub use config::{CertificatePair, Config, H2Limits, Limits, ListenerConfig};
 pub use handler::{Connection, Handler};
 pub use incoming::RequestBody;
+pub use owner::forget_socket;
 pub use tls::TlsError;
 
 use crate::tasks::Tasks;
@@ -43,6 +47,7 @@ use crate::telemetry::Metrics;
 use accept::Accept;
 use listen::Socket;
 use outgoing::Transfers;
+use owner::OwnerSocket;
 use roster::{Phase, Roster};
 use tls::Certificates;
 
@@ -93,9 +98,23 @@ impl Server {
         })
     }
 
+    /// Listens for whoever owns this process as well, on a Unix socket in the data directory, or in `runtime` where it cannot lie there.
+    /// Answers its path; it is removed when the server stops. Whoever calls has the lock of `data`. Blocks.
+    pub fn listen_to_owner(
+        &mut self,
+        data: &Path,
+        runtime: &Path,
+        role: usize,
+    ) -> io::Result<PathBuf> {
+        let socket = OwnerSocket::open(data, runtime)?;
+        let path = socket.path().to_owned();
+        self.sockets.push(Socket::of_owner(socket, role));
+        Ok(path)
+    }
+
     /// The addresses really bound, in the order of the listeners.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.sockets.iter().map(Socket::local).collect()
+        self.sockets.iter().filter_map(Socket::local).collect()
     }
 
     /// A handle that reads the certificates again while the server runs.
@@ -105,7 +124,7 @@ impl Server {
                 .iter()
                 .filter_map(|socket| {
                     let (_, certificates) = socket.tls.as_ref()?;
-                    Some((socket.local(), Arc::clone(certificates)))
+                    Some((socket.local()?, Arc::clone(certificates)))
                 })
                 .collect(),
         )

@@ -6,22 +6,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::stream::Stream;
 use super::watch::Watch;
 
-/// A TCP socket that notes what the client takes and brings.
+/// A socket that notes what the client takes and brings.
 #[derive(Debug)]
 pub(super) struct Metered {
-    socket: TcpStream,
+    socket: Stream,
     watch: Arc<Watch>,
     /// Bytes that may be read beyond what requests explain; `None` where framing bounds them.
     flood_slack: Option<u64>,
 }
 
 impl Metered {
-    pub(super) fn new(socket: TcpStream, watch: Arc<Watch>) -> Self {
+    pub(super) fn new(socket: Stream, watch: Arc<Watch>) -> Self {
         Self {
             socket,
             watch,
@@ -42,7 +42,7 @@ impl Drop for Metered {
     fn drop(&mut self) {
         // A stalled client's kernel buffers are freed at once, and a body that only the connection's end delimits never looks whole.
         if self.watch.must_reset()
-            && let Err(error) = self.socket.set_zero_linger()
+            && let Err(error) = self.socket.end_in_reset()
         {
             tracing::debug!(%error, "the connection ends without a reset");
         }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! version                     "roadstead-store 1"
-//! lock                        flock'ed; the owner's process id
+//! lock                        flock'ed; the owner's process id, and where it takes commands
+//! admin.sock                  where it takes commands, as a rule; no file of the store's
 //! clean                       left by a clean stop, removed by the start
 //! blobs/<algorithm>/<2 hex>/<hex>
 //! staging/<algorithm>-<hex>.part
@@ -26,7 +27,7 @@ use rustix::io::Errno;
 use tracing::warn;
 
 use super::OpenError;
-use super::lock;
+use super::lock::{self, Lock};
 use crate::clock::Wall;
 use crate::oci::{Algorithm, Digest};
 
@@ -49,7 +50,7 @@ pub(super) struct Layout {
     staging: OwnedFd,
     quarantine: OwnedFd,
     uploads: OwnedFd,
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<Lock>>,
 }
 
 /// A directory of the layout that holds plain files.
@@ -110,6 +111,19 @@ impl Layout {
 
     pub(super) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Where the owner before took commands.
+    pub(super) fn left_socket(&self) -> Option<PathBuf> {
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        lock.as_ref().and_then(|lock| lock.left.clone())
+    }
+
+    /// Writes down where commands are taken.
+    pub(super) fn name_socket(&self, socket: &Path) -> io::Result<()> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        lock.as_mut()
+            .map_or(Ok(()), |lock| lock.name_socket(socket))
     }
 
     /// Lets another process have the directory.

@@ -58,6 +58,7 @@ pub use error::{CommitError, OpenError, StageError, StoreError};
 pub use holds::Hold;
 pub use index::{Index, IndexError};
 pub use journal::Keep;
+pub use lock::{Owner, owner};
 pub use staged::{Part, Staged};
 pub use uploads::{FoundUpload, UploadFile};
 pub use verify::Verified;
@@ -140,6 +141,16 @@ impl Store {
             .map_err(|source| OpenError::Io { path, source })?;
         background::start(&shared, tasks, damage);
         Ok(Self { shared })
+    }
+
+    /// Where the process before took commands that had the data directory.
+    pub fn left_socket(&self) -> Option<PathBuf> {
+        self.shared.layout.left_socket()
+    }
+
+    /// Writes into the lock file where this process takes commands. Blocks for a few bytes.
+    pub fn name_socket(&self, socket: &std::path::Path) -> io::Result<()> {
+        self.shared.layout.name_socket(socket)
     }
 
     /// The index.

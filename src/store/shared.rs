@@ -316,6 +316,15 @@ impl Shared {
         self.quarantine_held(digest, why)
     }
 
+    /// Quarantines a blob unless it hashes to its digest now: whoever looked before did so without its key, and it may be here afresh.
+    pub(super) fn quarantine_if_wrong(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let _key = self.keys.lock(digest);
+        match self.hash(digest) {
+            Ok(found) if found.as_ref().is_none_or(|found| found == digest) => Ok(false),
+            Ok(_) | Err(_) => self.quarantine_held(digest, "its bytes do not hash to its digest"),
+        }
+    }
+
     /// The same, for whoever holds the digest's key.
     fn quarantine_held(&self, digest: &Digest, why: &str) -> Result<bool, StoreError> {
         self.files.remove(digest);

@@ -1,9 +1,12 @@
 //! Looking at everything that is here: every blob hashed, what is damaged moved aside.
 
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
 use super::shared::Shared;
 use super::{Config, OpenError, Store, StoreError, blocking};
-use crate::oci::Digest;
-use std::sync::Arc;
+use crate::oci::{Algorithm, Digest};
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -14,29 +17,42 @@ pub struct Verified {
     pub damaged: Vec<Digest>,
 }
 
+impl Verified {
+    /// As JSON.
+    pub fn to_json(&self) -> Value {
+        let damaged: Vec<String> = self.damaged.iter().map(Digest::to_string).collect();
+        json!({ "good": self.good, "damaged": damaged })
+    }
+}
+
 impl Store {
     /// Moves the index of a store aside that nobody has open; the next [`Store::open`] makes it anew.
     pub fn forget_index(config: &Config) -> Result<(), OpenError> {
         super::start::forget_index(&config.path)
     }
 
-    /// Hashes every blob. What does not agree with its digest goes into quarantine.
+    /// Hashes every blob, beside whatever else goes on. What does not agree with its digest goes into quarantine. Dropped, it ends soon.
     pub async fn verify(&self) -> Result<Verified, StoreError> {
-        let shared = Arc::clone(&self.shared);
-        blocking(move || verify(&shared)).await?
+        let mut all = Verified::default();
+        for (algorithm, prefix) in super::layout::shards() {
+            let shared = Arc::clone(&self.shared);
+            let some = blocking(move || verify(&shared, algorithm, &prefix)).await??;
+            all.good += some.good;
+            all.damaged.extend(some.damaged);
+        }
+        Ok(all)
     }
 }
 
-fn verify(shared: &Shared) -> Result<Verified, StoreError> {
+fn verify(shared: &Shared, algorithm: Algorithm, prefix: &str) -> Result<Verified, StoreError> {
     let mut verified = Verified::default();
-    for (algorithm, prefix) in super::layout::shards() {
-        let (digests, _others) = shared.layout.shard(algorithm, &prefix)?;
-        for digest in digests {
-            match shared.hash(&digest) {
-                Ok(None) => {}
-                Ok(Some(found)) if found == digest => verified.good += 1,
-                Ok(Some(_)) | Err(_) => {
-                    shared.quarantine(&digest, "its bytes do not hash to its digest")?;
+    let (digests, _others) = shared.layout.shard(algorithm, prefix)?;
+    for digest in digests {
+        match shared.hash(&digest) {
+            Ok(None) => {}
+            Ok(Some(found)) if found == digest => verified.good += 1,
+            Ok(Some(_)) | Err(_) => {
+                if shared.quarantine_if_wrong(&digest)? {
                     verified.damaged.push(digest);
                 }
             }

@@ -290,6 +290,12 @@ async fn every_route_by_every_role() {
             assert_eq!(answer.status.as_u16(), status, "{user} {path}");
         }
     }
+    for path in ["/admin/gc?dry_run=true", "/admin/verify"] {
+        for (user, status) in [("", 401), ("reader", 403), ("keeper", 403), ("root", 200)] {
+            let answer = client.with(user, Method::POST, path).await;
+            assert_eq!(answer.status.as_u16(), status, "{user} {path}");
+        }
+    }
     for (path, anonymous) in [
         ("/metrics", 401),
         ("/livez", 200),

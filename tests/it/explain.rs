@@ -1,5 +1,6 @@
 //! `GET /admin/explain`: what it says a pull would do is what the pull then does.
 
+use std::process::Command;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -174,4 +175,52 @@ async fn the_rule_that_lets_somebody_pull() {
     let alice = client.explain("nginx", "&user=alice").await;
     assert_eq!(alice["access"]["rule"], 1);
     assert_eq!(alice["access"]["may_pull"], true);
+}
+
+#[tokio::test]
+async fn on_the_command_line_with_and_without_a_mirror() {
+    let upstream = Upstream::start().await;
+    let image = image::small(Flavour::Oci, 1);
+    upstream.hold("library/nginx", "1", &image);
+    let mut mirror = Mirror::with(&[Remote::hub(&upstream.url())], "").await;
+    mirror.client().manifest("nginx", "1").await;
+    let run = |mirror: &Mirror, arguments: &[&str]| {
+        let done = Command::new(env!("CARGO_BIN_EXE_roadstead"))
+            .arg("-c")
+            .arg(mirror.configuration())
+            .args(["explain", "--data"])
+            .arg(mirror.data())
+            .args(arguments)
+            .output()
+            .unwrap();
+        // Where no mirror runs the log is on standard error.
+        let said = if done.status.success() {
+            done.stdout
+        } else {
+            done.stderr
+        };
+        (done.status.code(), String::from_utf8(said).unwrap())
+    };
+    for _ in ["running", "stopped"] {
+        let (code, said) = run(&mirror, &["docker.io/nginx:1"]);
+        assert_eq!(code, Some(0), "{said}");
+        for expected in [
+            "docker.io/nginx:1 is library/nginx:1 of docker-hub (remote), by the host before it",
+            "anybody may pull it",
+            image.digest(),
+            "a pull gets what docker-hub has",
+        ] {
+            assert!(said.contains(expected), "{expected}: {said}");
+        }
+        let (code, said) = run(&mirror, &["nginx", "--json"]);
+        let told: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(
+            (code, &told["members"][0]["then"]),
+            (Some(0), &json!("fetch"))
+        );
+        let (code, said) = run(&mirror, &["nginx", "--ns", "no.example"]);
+        assert_eq!(code, Some(1));
+        assert!(said.contains("namespace"), "{said}");
+        mirror.terminate();
+    }
 }

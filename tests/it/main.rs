@@ -42,6 +42,7 @@ mod members;
 mod names;
 mod namespaces;
 mod outage;
+mod owner;
 mod promotion;
 mod pulls;
 mod push;

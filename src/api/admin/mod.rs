@@ -1,6 +1,7 @@
-//! `/admin/…`: what was done, by whom, what tags meant over time, what is left of pull quotas, and why a pull does what it does.
+//! `/admin/…`: what was done, by whom, what tags meant over time, what is left of pull quotas, why a pull does what it does, and housekeeping.
 
 mod audit;
 mod explain;
+mod housekeeping;
 mod quota;
 mod tags;

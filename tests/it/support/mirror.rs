@@ -279,7 +279,7 @@ fn files(path: &Path) -> Vec<PathBuf> {
     for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
         if entry.path().is_dir() {
             found.extend(files(&entry.path()))
-        } else {
+        } else if entry.path().is_file() {
             found.push(entry.path())
         }
     }

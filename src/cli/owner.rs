@@ -1,0 +1,134 @@
+//! The process that has a store, for the commands that work on it: they ask over its admin socket, and open the store themselves where
+//! nobody has it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use http::{Method, Request, Response, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio::time::Instant;
+
+use crate::body;
+use crate::store;
+use crate::tasks::Tasks;
+
+/// How long one that has just been started may take until it takes commands.
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks at whether it does.
+const LOOK: Duration = Duration::from_millis(50);
+/// The longest answer that is read into memory.
+const ANSWER_MAX: usize = 256 << 20;
+/// What stands in `Host`, which every request has.
+const HOST: &str = "localhost";
+
+/// A process that takes commands.
+#[derive(Debug)]
+pub(super) struct Owner {
+    pid: String,
+    socket: PathBuf,
+}
+
+/// Who has the store in `data`; nobody where the command may open it itself. Waits for one that is starting.
+pub(super) async fn of(data: &Path) -> anyhow::Result<Option<Owner>> {
+    let begun = Instant::now();
+    loop {
+        match store::owner(data).with_context(|| unreadable(data))? {
+            None => return Ok(None),
+            Some(store::Owner {
+                pid,
+                socket: Some(socket),
+            }) => return Ok(Some(Owner { pid, socket })),
+            Some(store::Owner { pid, socket: None }) if begun.elapsed() >= STARTS_WITHIN => bail!(
+                "the data directory {} is in use by process {pid}, which takes no commands; wait until it has ended, or stop it",
+                data.display()
+            ),
+            Some(_) => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+/// The same, at once, for commands that can do without.
+pub(super) fn at_once(data: &Path) -> anyhow::Result<Option<Owner>> {
+    let owner = store::owner(data).with_context(|| unreadable(data))?;
+    Ok(owner.and_then(|owner| {
+        Some(Owner {
+            pid: owner.pid,
+            socket: owner.socket?,
+        })
+    }))
+}
+
+fn unreadable(data: &Path) -> String {
+    format!(
+        "cannot see who uses the data directory {}; run this as the user that the mirror runs as",
+        data.display()
+    )
+}
+
+impl Owner {
+    /// Sends a command and reads its answer, which is JSON or nothing; a refusal is an error that says why.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header(header::HOST, HOST);
+        let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
+        let response = self.send(request.body(Full::new(body))?).await?;
+        let status = response.status();
+        let answer = body::whole(body::chunks(response.into_body()), ANSWER_MAX).await;
+        let answer = answer.with_context(|| self.silent())?;
+        let told: Value = match answer.as_ref() {
+            [] => Value::Null,
+            text => serde_json::from_slice(text).with_context(|| {
+                format!("process {} did not answer with what was expected", self.pid)
+            })?,
+        };
+        if status.is_success() {
+            return Ok(told);
+        }
+        match told.pointer("/errors/0/message").and_then(Value::as_str) {
+            Some(message) => bail!("{message}"),
+            None => bail!("process {} answered {status}", self.pid),
+        }
+    }
+
+    /// Sends a request whose body, and whose answer's, may be as long as they like.
+    pub(super) async fn send<B>(&self, request: Request<B>) -> anyhow::Result<Response<Incoming>>
+    where
+        B: http_body::Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let stream = UnixStream::connect(&self.socket).await;
+        let stream = stream.with_context(|| self.silent())?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // It ends with the answer's last byte, or with this process.
+        Tasks::new().spawn("admin socket", async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "the admin socket broke off");
+            }
+        });
+        let response = sender.send_request(request).await;
+        response.with_context(|| self.silent())
+    }
+
+    fn silent(&self) -> String {
+        format!(
+            "process {} does not answer at {}; if it is stopping, try again when it has ended",
+            self.pid,
+            self.socket.display()
+        )
+    }
+}
