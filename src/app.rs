@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::api::{self, Api, Role};
 use crate::audit::{self, AuditFile};
-use crate::auth::{Auth, Table};
+use crate::auth::{ApiTokens, Auth, Identity, Table};
 use crate::body::Body;
 use crate::cache::Shared;
 use crate::config::Resolved;
@@ -84,12 +84,13 @@ pub async fn run(
         proxy,
         instance: instance.clone(),
     };
+    let tokens = ApiTokens::open(store.clone(), &tasks).await?;
     let auth = config
         .auth
         .clone()
         .map(|auth| Auth::open(auth, &config.storage.path))
         .transpose()?
-        .map(Arc::new);
+        .map(|auth| Arc::new(auth.with_api_tokens(tokens)));
     let limits = Arc::new(Limits::new(config.clients));
     let catalog = Catalog::open(workshop, file_settings(&config)).await?;
     catalog.collect_in_background(config.collection);
@@ -164,8 +165,14 @@ pub async fn run(
         tasks.spawn("logins", async move {
             loop {
                 tokio::select! {
-                    () = stopping.cancelled() => return,
-                    () = tokio::time::sleep(TIDY_EVERY) => auth.tidy(),
+                    () = stopping.cancelled() => {
+                        auth.write_api_token_uses().await;
+                        return;
+                    }
+                    () = tokio::time::sleep(TIDY_EVERY) => {
+                        auth.tidy();
+                        auth.write_api_token_uses().await;
+                    }
                 }
             }
         });
@@ -379,6 +386,43 @@ pub async fn verify(config: Resolved, anew: bool) -> anyhow::Result<Value> {
     tasks.stop(TASKS_PATIENCE).await;
     store.close().await;
     Ok(verified.to_json())
+}
+
+/// What is done with API tokens.
+#[derive(Debug)]
+pub enum TokenCommand {
+    /// One is made, as `POST /admin/tokens` takes it.
+    Create(Value),
+    /// All are told.
+    List,
+    /// One is revoked.
+    Revoke(String),
+}
+
+/// Makes, tells or revokes API tokens in a store that nobody else has; answers as `/admin/tokens` does.
+pub async fn tokens(config: Resolved, command: TokenCommand) -> anyhow::Result<Value> {
+    let auth = config.auth.context(
+        "the configuration has no [auth], so there are no users and no tokens of theirs; write [auth] users = \"users.htpasswd\"",
+    )?;
+    let tasks = Tasks::new();
+    let store = Store::open(config.storage.clone(), &tasks).await?;
+    let tokens = ApiTokens::open(store.clone(), &tasks).await?;
+    let auth = Auth::open(auth, &config.storage.path)?.with_api_tokens(tokens);
+    let owner = Identity::owner();
+    let done = match command {
+        TokenCommand::Create(sent) => {
+            let made = auth.create_api_token(&sent, owner.subject()).await;
+            made.map(|made| made.to_json())
+        }
+        TokenCommand::List => Ok(serde_json::json!({ "tokens": auth.list_api_tokens() })),
+        TokenCommand::Revoke(name) => {
+            let revoked = auth.revoke_api_token(&name, owner.subject()).await;
+            revoked.map(|()| Value::Null)
+        }
+    };
+    tasks.stop(TASKS_PATIENCE).await;
+    store.close().await;
+    Ok(done?)
 }
 
 /// Shows how full the store is whenever the metrics are read.

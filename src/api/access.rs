@@ -81,7 +81,7 @@ impl Api {
         let found = match call.shown() {
             Shown::Nothing => return Ok(Identity::anonymous()),
             Shown::Basic(name, password) => self.log_in(auth, call, &name, &password).await,
-            Shown::Bearer(token) => auth.by_token(&token),
+            Shown::Bearer(token) => auth.by_bearer(&token, self.address(call)),
             Shown::Malformed => Err(Refused::Wrong),
         };
         found.map_err(|refused| {

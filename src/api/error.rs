@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tracing::{error, info, warn};
 
 use super::record::Record;
+use crate::auth::ApiTokenError;
 use crate::body::{Body, WholeError};
 use crate::cache::{self, CacheStatus, Outcome, Reason};
 use crate::limits::Limited;
@@ -115,6 +116,31 @@ impl ApiError {
     pub(super) fn no_properties() -> Self {
         let message = "No properties could be found.";
         Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, message)
+    }
+
+    /// An API token is not made, or not revoked.
+    pub(super) fn from_api_token(error: &ApiTokenError) -> Self {
+        let (status, code) = match error {
+            ApiTokenError::Unfit(_) | ApiTokenError::NoUser(_) => {
+                (StatusCode::BAD_REQUEST, ErrorCode::Unsupported)
+            }
+            ApiTokenError::Exists(_) | ApiTokenError::TooMany(_) => {
+                (StatusCode::CONFLICT, ErrorCode::Denied)
+            }
+            ApiTokenError::Unknown(_) => (StatusCode::NOT_FOUND, ErrorCode::Unknown),
+            ApiTokenError::NotNow => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable),
+            ApiTokenError::Store(cause) => return Self::failed(cause),
+        };
+        Self::new(status, code, error.to_string())
+    }
+
+    /// Whoever logged in with a token makes and revokes none: it would outlive its own end.
+    pub(super) fn no_tokens_by_token() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            ErrorCode::Denied,
+            "tokens are made and revoked with a password, or with `roadstead token` on the machine of the mirror",
+        )
     }
 
     /// What is there does not allow it.

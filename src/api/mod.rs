@@ -272,6 +272,7 @@ impl Api {
             | Route::Explain
             | Route::Tag { .. }
             | Route::Token { .. }
+            | Route::Tokens { .. }
             | Route::Verification
             | Route::Registry { .. } => {}
         }
@@ -310,7 +311,7 @@ impl Api {
             Role::Owner => Identity::owner(),
             Role::Registry | Role::Bound(_) | Role::Admin => self.identify(&call).await?,
         };
-        record.note_user(call.identity.subject());
+        record.note_user(&call.identity.shown());
         // Administration goes on however busy the registry is.
         let passage = match role {
             Role::Admin | Role::Owner => None,
@@ -355,6 +356,7 @@ impl Api {
             Route::Collection => self.collection(call, record).await,
             Route::Quota => self.quota(call, record),
             Route::Explain => self.explain(call, record).await,
+            Route::Tokens { name } => self.tokens(call, name.as_deref(), body, record).await,
             Route::Verification => self.verification(call, record).await,
             Route::Promote { prefix, .. } => {
                 let prefix = prefix.as_deref();

@@ -41,6 +41,8 @@ pub(super) enum Route {
     Quota,
     /// `/admin/explain`
     Explain,
+    /// `/admin/tokens[/<name>]`
+    Tokens { name: Option<String> },
     /// `/admin/verify`
     Verification,
     /// `/admin/tags/<key>/<image>/<tag>`, from the key on
@@ -66,6 +68,7 @@ impl Route {
             | Self::Quota
             | Self::Explain
             | Self::Tag { .. }
+            | Self::Tokens { .. }
             | Self::Verification => true,
             Self::Promote { .. }
             | Self::Artifact { .. }
@@ -105,6 +108,7 @@ impl Route {
             | Self::Explain
             | Self::Collection
             | Self::Verification
+            | Self::Tokens { .. }
             | Self::Tag { .. } => Class::Write,
         }
     }
@@ -126,6 +130,7 @@ impl Route {
             | Self::Quota
             | Self::Explain
             | Self::Tag { .. }
+            | Self::Tokens { .. }
             | Self::Verification
             | Self::Token { .. }
             | Self::Registry { .. } => false,
@@ -143,12 +148,18 @@ pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
         "/admin/gc" => return Ok(Route::Collection),
         "/admin/quota" => return Ok(Route::Quota),
         "/admin/explain" => return Ok(Route::Explain),
+        "/admin/tokens" => return Ok(Route::Tokens { name: None }),
         "/admin/verify" => return Ok(Route::Verification),
         _ => {}
     }
     if let Some(tag) = path.strip_prefix("/admin/tags/") {
         return Ok(Route::Tag {
             path: tag.to_owned(),
+        });
+    }
+    if let Some(name) = path.strip_prefix("/admin/tokens/") {
+        return Ok(Route::Tokens {
+            name: Some(name.to_owned()),
         });
     }
     let api = path

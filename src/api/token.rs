@@ -74,7 +74,7 @@ impl Api {
                 auth.realm()
             )));
         }
-        record.note_user(identity.subject());
+        record.note_user(&identity.shown());
         let place = Place {
             prefix: place.prefix.filter(|prefix| *prefix != NO_REPOSITORY),
             ..place

@@ -56,8 +56,17 @@ impl Attempts {
 
     /// Whether a login may be tried now.
     pub(super) fn allows(&self, name: &str, address: IpAddr) -> Result<(), Limited> {
+        self.allow(self.by(Some(name), address))
+    }
+
+    /// The same for one that is no guess at anybody's name.
+    pub(super) fn allows_address(&self, address: IpAddr) -> Result<(), Limited> {
+        self.allow(self.by(None, address))
+    }
+
+    fn allow(&self, all: impl Iterator<Item = By>) -> Result<(), Limited> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        for by in self.by(name, address) {
+        for by in all {
             let until = held.get(&by).copied();
             let wait = until.map_or(Duration::ZERO, |until| {
                 until.saturating_duration_since(Instant::now())
@@ -71,7 +80,16 @@ impl Attempts {
 
     /// A login failed.
     pub(super) fn failed(&self, name: &str, address: IpAddr) {
-        for by in self.by(name, address) {
+        self.fail(self.by(Some(name), address));
+    }
+
+    /// The same for one that was no guess at anybody's name.
+    pub(super) fn failed_address(&self, address: IpAddr) {
+        self.fail(self.by(None, address));
+    }
+
+    fn fail(&self, all: impl Iterator<Item = By>) {
+        for by in all {
             if let Err(spent) = self.failures.check_key(&by) {
                 let wait = spent.wait_time_from(self.clock.now());
                 let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,10 +98,10 @@ impl Attempts {
         }
     }
 
-    fn by(&self, name: &str, address: IpAddr) -> impl Iterator<Item = By> + use<> {
-        let name = By::Name(name.chars().take(NAME_MAX).collect());
+    fn by(&self, name: Option<&str>, address: IpAddr) -> impl Iterator<Item = By> + use<> {
+        let name = name.map(|name| By::Name(name.chars().take(NAME_MAX).collect()));
         let address = self.by_address.then(|| By::Address(network(address)));
-        [Some(name), address].into_iter().flatten()
+        [name, address].into_iter().flatten()
     }
 
     pub(super) fn tidy(&self) {

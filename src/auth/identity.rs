@@ -1,7 +1,9 @@
 //! Who somebody is, and the most that their token lets them do. Pure.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::api_tokens::ApiToken;
 use super::policy::{Right, Rights};
 
 /// What a token grants of one image; `catalog` is for lists of images.
@@ -23,6 +25,8 @@ pub struct Identity {
     grants: Option<Arc<[Grant]>>,
     /// Whoever owns the process: no rule is about them, and none limits them.
     is_owner: bool,
+    /// What they logged in with, where that was an API token: its scope limits whatever else they may.
+    api_token: Option<Arc<ApiToken>>,
 }
 
 /// What the owner of the process is called in records; no user can have this name.
@@ -51,6 +55,7 @@ impl Identity {
             name: None,
             grants: None,
             is_owner: false,
+            api_token: None,
         }
     }
 
@@ -60,6 +65,7 @@ impl Identity {
             name: Some(OWNER.into()),
             grants: None,
             is_owner: true,
+            api_token: None,
         }
     }
 
@@ -69,6 +75,7 @@ impl Identity {
             name: Some(name.into()),
             grants: None,
             is_owner: false,
+            api_token: None,
         }
     }
 
@@ -86,6 +93,28 @@ impl Identity {
         self.name.as_deref()
     }
 
+    /// The same, logged in with an API token.
+    #[must_use]
+    pub fn by_api_token(self, token: Arc<ApiToken>) -> Self {
+        Self {
+            api_token: Some(token),
+            ..self
+        }
+    }
+
+    /// The API token that they logged in with, at once or to be issued this one.
+    pub fn api_token(&self) -> Option<&ApiToken> {
+        self.api_token.as_deref()
+    }
+
+    /// The name for the log, with that of the API token.
+    pub fn shown(&self) -> Cow<'_, str> {
+        match &self.api_token {
+            Some(token) => format!("{} (token {})", self.subject(), token.name).into(),
+            None => self.subject().into(),
+        }
+    }
+
     /// Whether it is whoever owns the process.
     pub const fn is_owner(&self) -> bool {
         self.is_owner
@@ -101,7 +130,7 @@ impl Identity {
         self.name.is_none() && self.grants.is_none()
     }
 
-    /// Whether no token limits what they may do.
+    /// Whether no issued token limits what they may do.
     pub const fn is_whole(&self) -> bool {
         self.grants.is_none()
     }

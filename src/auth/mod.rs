@@ -1,8 +1,10 @@
 //! Who asks, and what they may do.
 //!
-//! [`Policy`] decides, purely; [`Auth`] finds out who it is: by a password of the users file, or by a token that this mirror issued. Knows
+//! [`Policy`] decides, purely; [`Auth`] finds out who it is: by a password of the users file, by a token that this mirror issued, or by an API
+//! token. Knows
 //! nothing of HTTP answers. Rights are looked up anew for every request, so that a user or a rule that is gone counts for nothing at once.
 
+mod api_tokens;
 mod attempts;
 mod identity;
 mod keys;
@@ -19,12 +21,16 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+pub use api_tokens::{
+    ApiToken, ApiTokenError, ApiTokens, EXPIRES_DEFAULT, Made, Scope, TOKENS_MAX,
+};
 pub use attempts::Limited;
 pub use identity::{Grant, Identity};
 pub use policy::{On, Policy, PolicyError, Right, Rights, Rule, Who};
 pub use tokens::{Issued, TOKEN_MAX, TokenError};
 pub use users::{Table, UsersError, hash, is_user_name};
 
+use api_tokens::at_most;
 use attempts::Attempts;
 use keys::Keys;
 use passwords::Passwords;
@@ -76,6 +82,7 @@ pub struct Auth {
     /// Of those who may not have meant us.
     strangers: Attempts,
     keys: Keys,
+    api_tokens: Option<ApiTokens>,
 }
 
 /// What may be read anew.
@@ -99,6 +106,7 @@ impl Auth {
             attempts: Attempts::new(true),
             strangers: Attempts::new(false),
             keys,
+            api_tokens: None,
         })
     }
 
@@ -121,6 +129,9 @@ impl Auth {
         password: &Secret,
         address: IpAddr,
     ) -> Result<Identity, Refused> {
+        if let Some(found) = self.by_api_password((name, password), address) {
+            return found;
+        }
         let current = self.current();
         let table = current.users.table();
         let user = table.get(name);
@@ -151,6 +162,9 @@ impl Auth {
         password: &Secret,
         address: IpAddr,
     ) -> Result<Identity, Refused> {
+        if let Some(found) = self.by_api_password_perhaps((name, password)) {
+            return found;
+        }
         let current = self.current();
         let table = current.users.table();
         let user = table.get(name);
@@ -177,6 +191,10 @@ impl Auth {
         if !claims.is_access() {
             return Err(TokenError::Kind.into());
         }
+        if let Some(name) = claims.api_token() {
+            let token = self.origin(&current, name, &claims)?;
+            return Ok(claims.identity().by_api_token(token));
+        }
         self.subject(&current, &claims)?;
         Ok(claims.identity())
     }
@@ -187,6 +205,10 @@ impl Auth {
         let claims = self.keys.read(token, &current.config.realm, clock::now())?;
         if claims.is_access() {
             return Err(TokenError::Kind.into());
+        }
+        if let Some(name) = claims.api_token() {
+            let token = self.origin(&current, name, &claims)?;
+            return Ok(Identity::user(claims.subject()).by_api_token(token));
         }
         self.subject(&current, &claims)?;
         Ok(Identity::user(claims.subject()))
@@ -211,7 +233,7 @@ impl Auth {
         let current = self.current();
         let stamp = self.stamp(&current, identity);
         let config = &current.config;
-        let ttl = config.token_ttl;
+        let ttl = at_most(identity.api_token(), config.token_ttl);
         self.keys
             .issue(&config.realm, identity, &stamp, Some(grants), ttl)
     }
@@ -222,13 +244,15 @@ impl Auth {
         let current = self.current();
         let stamp = self.stamp(&current, identity);
         let config = &current.config;
-        let issued = self
-            .keys
-            .issue(&config.realm, identity, &stamp, None, keys::REFRESH_TTL);
+        let ttl = at_most(identity.api_token(), keys::REFRESH_TTL);
+        let issued = self.keys.issue(&config.realm, identity, &stamp, None, ttl);
         Some(issued)
     }
 
     fn stamp(&self, current: &Current, identity: &Identity) -> String {
+        if let Some(token) = identity.api_token() {
+            return self.stamp_of(token);
+        }
         let table = current.users.table();
         identity
             .name()
@@ -241,10 +265,12 @@ impl Auth {
         self.would(identity, key, image, right) && identity.grants(key, image, right)
     }
 
-    /// The same by the rules alone, whatever their token grants.
+    /// The same by the rules and the scope of their API token, whatever a token that was issued grants.
     pub fn would(&self, identity: &Identity, key: &str, image: Option<&str>, right: Right) -> bool {
         let current = self.current();
+        let scope = identity.api_token().map(|token| &token.scope);
         current.config.policy.decide(identity, key, image, right)
+            && scope.is_none_or(|scope| scope.allows(key, image, right))
     }
 
     /// The place of the first rule that gives a right, among all rules.
@@ -265,14 +291,20 @@ impl Auth {
     /// Whether somebody may do something with every image of a repository.
     pub fn may_all(&self, identity: &Identity, key: &str, right: Right) -> bool {
         let current = self.current();
-        // A token is for images by name.
-        current.config.policy.decide_all(identity, key, right) && identity.is_whole()
+        let scope = identity.api_token().map(|token| &token.scope);
+        // An issued token is for images by name.
+        current.config.policy.decide_all(identity, key, right)
+            && identity.is_whole()
+            && scope.is_none_or(|scope| scope.allows_all(key, right))
     }
 
     /// Whether somebody may administer the mirror itself.
     pub fn may_administer(&self, identity: &Identity) -> bool {
         let current = self.current();
-        current.config.policy.administers(identity) && identity.is_whole()
+        let scope = identity.api_token().map(|token| &token.scope);
+        current.config.policy.administers(identity)
+            && identity.is_whole()
+            && scope.is_none_or(Scope::administers)
     }
 
     /// Whether a login could give anything that nobody has without one.

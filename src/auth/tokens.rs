@@ -38,6 +38,9 @@ pub enum TokenError {
     /// The user is gone, or has another password.
     #[error("its user is gone or has another password")]
     Subject,
+    /// It is, or was issued to, an API token that is none, or none any more.
+    #[error("the API token is unknown, revoked or over, or its user is gone")]
+    ApiToken,
 }
 
 /// A token, and when it is over.
@@ -72,8 +75,11 @@ pub(super) struct Claims {
     nbf: u64,
     iat: u64,
     jti: String,
-    /// A mark of the user's password.
+    /// A mark of the user's password, or of the API token.
     pwd: String,
+    /// The name of the API token that it was issued to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    api: Option<String>,
     /// `None`: a refresh token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     access: Option<Vec<Access>>,
@@ -116,6 +122,7 @@ impl Claims {
             iat: now,
             jti: uuid::Uuid::new_v4().simple().to_string(),
             pwd: stamp.to_owned(),
+            api: identity.api_token().map(|token| token.name.clone()),
             access: grants.map(|grants| grants.iter().map(access).collect()),
         }
     }
@@ -179,6 +186,10 @@ impl Claims {
 
     pub(super) fn subject(&self) -> &str {
         &self.sub
+    }
+
+    pub(super) fn api_token(&self) -> Option<&str> {
+        self.api.as_deref()
     }
 
     pub(super) fn stamp(&self) -> &str {

@@ -8,6 +8,7 @@ mod output;
 mod owner;
 mod quota;
 mod serve;
+mod token;
 mod user;
 mod verify;
 
@@ -68,6 +69,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Add, remove and list users; passwords are read from standard input
     User(user::Arguments),
+    /// Make, list and revoke API tokens, which programs log in with
+    Token(token::Arguments),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -118,6 +121,9 @@ pub fn main() -> ExitCode {
         }),
         Command::Quota(arguments) => {
             with_config(&cli, |resolved, _proxy| quota::run(&resolved, arguments))
+        }
+        Command::Token(arguments) => {
+            with_config(&cli, |resolved, _proxy| token::run(resolved, arguments))
         }
         Command::Verify(arguments) => {
             with_config(&cli, |resolved, _proxy| verify::run(resolved, arguments))

@@ -15,6 +15,7 @@ mod virtuals;
 
 pub use diagnose::ConfigError;
 pub use resolve::{Bind, Resolved, load};
+pub use units::parse_span;
 
 /// The configuration that is used where no file names another: the shipped `mirror.toml`.
 pub const BUILT_IN: &str = include_str!("../../mirror.toml");

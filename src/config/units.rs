@@ -54,7 +54,8 @@ pub(super) fn parse_size(text: &str) -> Option<u64> {
     number.checked_mul(factor)
 }
 
-pub(super) fn parse_span(text: &str) -> Option<Duration> {
+/// A duration as the configuration has it.
+pub fn parse_span(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let factor: u64 = match unit {
         "ms" => 1,

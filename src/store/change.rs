@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::index::ApiTokenRow;
 use crate::clock::Wall;
 use crate::oci::{Digest, Name, Tag};
 use crate::secret::Secret;
 
-/// One change of one image of a local repository. Taking it in twice is the same as once.
+/// One change of one image of a local repository, or of what else cannot be fetched again. Taking it in twice is the same as once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// Key of the repository.
@@ -89,11 +90,39 @@ pub enum What {
         #[serde(default)]
         cached_only: bool,
     },
+    /// An API token counts from now on.
+    PutToken {
+        /// The token; `at` is when it was made.
+        token: KeptToken,
+    },
+    /// An API token counts no more.
+    DropToken {
+        /// Its name.
+        token: String,
+    },
     /// Somebody did something that is kept on record.
     Event {
         /// Who, what, from where to where.
         event: serde_json::Value,
     },
+}
+
+/// An API token in the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptToken {
+    /// What it is called.
+    pub name: String,
+    /// Whose rights it has.
+    pub user: String,
+    /// The SHA-256 of its text.
+    pub hash: String,
+    /// What may be done with it.
+    pub may: Vec<String>,
+    /// Where.
+    pub on: Vec<String>,
+    /// When it is over, in milliseconds since the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<i64>,
 }
 
 /// A password in the journal, which only its owner can read: it must be sent again after a restart.
@@ -200,7 +229,26 @@ impl Change {
         Self::of_repository(repo, at, What::DropRepository { cached_only })
     }
 
-    /// Something about a repository for the audit record.
+    /// An API token was made.
+    pub fn put_token(row: ApiTokenRow) -> Self {
+        let token = KeptToken {
+            name: row.name,
+            user: row.user,
+            hash: row.hash,
+            may: row.may,
+            on: row.on,
+            expires: row.expires.map(Wall::as_ms),
+        };
+        Self::of_repository("", row.created, What::PutToken { token })
+    }
+
+    /// An API token was revoked.
+    pub fn drop_token(name: &str, at: Wall) -> Self {
+        let token = name.to_owned();
+        Self::of_repository("", at, What::DropToken { token })
+    }
+
+    /// Something about a repository, or about none, for the audit record.
     pub fn repository_event(repo: &str, event: serde_json::Value, at: Wall) -> Self {
         Self::of_repository(repo, at, What::Event { event })
     }

@@ -203,6 +203,77 @@ async fn docker_podman_skopeo_and_crane() {
         .args(["pull", "--tls-verify=false", "--authfile"])
         .arg(&authfile)
         .arg(&ours));
+
+    // An API token is a password like any: docker, skopeo and crane use it as far as it goes, and not after it was revoked.
+    let token = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_roadstead"));
+        command.arg("token").args(arguments);
+        let done = command
+            .arg("-c")
+            .arg(mirror.configuration())
+            .arg("--data")
+            .arg(mirror.data())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap().trim().to_owned()
+    };
+    let scope = [
+        "create",
+        "ci",
+        "--user",
+        "writer",
+        "--may",
+        "pull,push",
+        "--on",
+        "dev-local/team/*",
+    ];
+    let secret = token(&scope);
+    assert!(!log_in("reader", &secret));
+    assert!(log_in("writer", &secret));
+    let pushed = format!("{at}/dev-local/team/token:1");
+    let elsewhere = format!("{at}/dev-local/other/token:1");
+    run(&mut with(&["tag", &ours, &pushed]));
+    run(&mut with(&["tag", &ours, &elsewhere]));
+    run(&mut with(&["push", &pushed]));
+    fails(&mut with(&["push", &elsewhere]));
+    run(&mut with(&["rmi", &pushed]));
+    run(&mut with(&["pull", &pushed]));
+    let mut login = Command::new("skopeo");
+    login
+        .args([
+            "login",
+            "--tls-verify=false",
+            "-u",
+            "token",
+            "--password-stdin",
+            &at,
+        ])
+        .arg("--authfile")
+        .arg(&authfile);
+    assert!(type_in(&mut login, &secret));
+    let inspect = || {
+        let mut command = Command::new("skopeo");
+        command
+            .args(["inspect", "--tls-verify=false", "--authfile"])
+            .arg(&authfile)
+            .arg(format!("docker://{pushed}"));
+        command
+    };
+    run(&mut inspect());
+    run(&mut crane(&[
+        "auth", "login", &at, "-u", "writer", "-p", &secret,
+    ]));
+    run(&mut crane(&["validate", "--remote", &pushed]));
+    token(&["revoke", "ci"]);
+    fails(&mut inspect());
+    fails(&mut crane(&["validate", "--remote", &pushed]));
+    fails(&mut with(&["pull", &pushed]));
+    assert!(!log_in("writer", &secret));
+    assert!(
+        mirror.log().iter().all(|line| !line.contains(&secret)),
+        "a token is in the log"
+    );
     let log = mirror.log();
     assert!(
         log.iter().all(|line| !line.contains("-password")),

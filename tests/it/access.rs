@@ -62,17 +62,17 @@ fn roadstead(mirror: &Mirror, arguments: &[&str], input: &str) -> (bool, String)
     (done.status.success(), String::from_utf8(said).unwrap())
 }
 
-fn password(user: &str) -> String {
+pub fn password(user: &str) -> String {
     format!("{user}-password")
 }
 
-fn basic(user: &str) -> String {
+pub fn basic(user: &str) -> String {
     let text = format!("{user}:{}", password(user));
     format!("Basic {}", STANDARD.encode(text))
 }
 
 /// A mirror with these users and rules; docker-hub's upstream is `upstream`.
-async fn guarded(upstream: &Upstream) -> Mirror {
+pub async fn guarded(upstream: &Upstream) -> Mirror {
     let dir = tempfile::tempdir().unwrap();
     // The users are there before the mirror starts, as `user add` makes them.
     let file = dir.path().join("mirror.toml");
@@ -104,7 +104,7 @@ async fn guarded(upstream: &Upstream) -> Mirror {
 }
 
 impl Client {
-    async fn with(&self, user: &str, method: Method, path: &str) -> Answer {
+    pub async fn with(&self, user: &str, method: Method, path: &str) -> Answer {
         let login = basic(user);
         let headers = [("authorization", login.as_str()), ("accept", "*/*")];
         let headers = if user.is_empty() {
@@ -115,7 +115,7 @@ impl Client {
         self.send(method, path, headers).await
     }
 
-    async fn push_as(&self, user: &str, name: &str, tag: &str, image: &Image) -> StatusCode {
+    pub async fn push_as(&self, user: &str, name: &str, tag: &str, image: &Image) -> StatusCode {
         let login = basic(user);
         let login = ("authorization", login.as_str());
         for blob in &image.blobs {
@@ -135,12 +135,12 @@ impl Client {
         put.status
     }
 
-    async fn token(&self, user: &str, query: &str) -> Answer {
+    pub async fn token(&self, user: &str, query: &str) -> Answer {
         self.with(user, Method::GET, &format!("/v2/token?{query}"))
             .await
     }
 
-    async fn bearing(&self, token: &str, method: Method, path: &str) -> Answer {
+    pub async fn bearing(&self, token: &str, method: Method, path: &str) -> Answer {
         let bearer = format!("Bearer {token}");
         self.send(
             method,
@@ -158,7 +158,7 @@ fn challenges(answer: &Answer) -> Vec<String> {
         .collect()
 }
 
-fn token_of(answer: &Answer) -> String {
+pub fn token_of(answer: &Answer) -> String {
     answer.json()["token"].as_str().unwrap().to_owned()
 }
 
@@ -287,6 +287,16 @@ async fn every_route_by_every_role() {
     ] {
         for (user, status) in [("", 401), ("reader", 403), ("keeper", 403), ("root", 200)] {
             let answer = client.with(user, Method::GET, path).await;
+            assert_eq!(answer.status.as_u16(), status, "{user} {path}");
+        }
+    }
+    for (method, path, done) in [
+        (&get, "/admin/tokens", 200),
+        (&post, "/admin/tokens", 400),
+        (&delete, "/admin/tokens/none", 404),
+    ] {
+        for (user, status) in [("", 401), ("reader", 403), ("keeper", 403), ("root", done)] {
+            let answer = client.with(user, method.clone(), path).await;
             assert_eq!(answer.status.as_u16(), status, "{user} {path}");
         }
     }

@@ -51,4 +51,5 @@ mod ranges;
 mod repositories;
 mod security;
 mod tls;
+mod tokens;
 mod virtuals;

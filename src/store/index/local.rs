@@ -11,7 +11,9 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::blobs::Counted;
 use super::convert::{digest, lenient, number, readable, to_sql, wall};
 use super::manifests::put_manifest;
-use super::{EdgeRow, HotRows, Index, ManifestRow, Result, TagRow, links, repositories, tags};
+use super::{
+    EdgeRow, HotRows, Index, ManifestRow, Result, TagRow, api_tokens, links, repositories, tags,
+};
 use crate::clock::Wall;
 use crate::oci::{Digest, Name, Tag};
 use crate::store::change::{Change, What};
@@ -416,6 +418,8 @@ fn apply(
             }
             Ok(())
         }
+        What::PutToken { token } => api_tokens::put(connection, token, *at),
+        What::DropToken { token } => api_tokens::drop(connection, token),
         What::Event { event } => {
             connection
                 .prepare_cached("INSERT INTO audit (at, event) VALUES (?1, ?2)")?

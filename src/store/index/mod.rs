@@ -8,6 +8,7 @@
 //! A row that cannot be read back (an unparsable digest) counts as absent.
 
 mod admissions;
+mod api_tokens;
 mod blobs;
 mod bounded;
 mod connection;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::Semaphore;
 
+pub use api_tokens::ApiTokenRow;
 pub(super) use blobs::{Counted, NewBlob, State, Totals};
 pub(super) use local::Work;
 pub use local::{Holdings, ImageState, LocalLink};

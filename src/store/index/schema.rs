@@ -193,6 +193,18 @@ const MIGRATIONS: &[&str] = &["
         seen       INTEGER NOT NULL,
         PRIMARY KEY (repo, credential)
     ) WITHOUT ROWID;
+","
+    -- API tokens, as the journal has them; may, places: JSON. used: the day of the last use, which only the index knows.
+    CREATE TABLE api_token (
+        name    TEXT NOT NULL PRIMARY KEY,
+        user    TEXT NOT NULL,
+        hash    TEXT NOT NULL,
+        may     TEXT NOT NULL,
+        places  TEXT NOT NULL,
+        created INTEGER NOT NULL,
+        expires INTEGER,
+        used    INTEGER
+    ) WITHOUT ROWID;
 "];
 
 /// Why a database file cannot serve as the index.

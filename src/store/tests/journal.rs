@@ -1,7 +1,9 @@
 //! The journal: what it says counts, whatever became of the index.
 
 use super::*;
+use crate::clock::Wall;
 use crate::oci::{Name, Tag};
+use crate::store::index::ApiTokenRow;
 use crate::store::{Change, frames};
 
 fn name() -> Name {
@@ -189,4 +191,39 @@ async fn a_record_of_a_newer_program_is_not_skipped() {
     let words = format!("{:#?}", refused.err().unwrap());
     assert!(words.contains("newer program"), "{words}");
     assert!(!fs::read(root.join("journal")).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn api_tokens_come_back_without_the_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let harness = Harness::open(dir.path()).await;
+    let row = |name: &str, expires: Option<i64>| ApiTokenRow {
+        name: name.to_owned(),
+        user: "ada".to_owned(),
+        hash: format!("hash of {name}"),
+        may: vec!["pull".to_owned()],
+        on: vec!["dev-local/a/**".to_owned()],
+        created: Wall::from_ms(1000),
+        expires: expires.map(Wall::from_ms),
+        used: None,
+    };
+    let (kept, for_ever) = (row("kept", Some(2000)), row("for-ever", None));
+    let replaced = ApiTokenRow {
+        hash: "another".to_owned(),
+        ..kept.clone()
+    };
+    for change in [
+        Change::put_token(replaced),
+        Change::put_token(row("gone", None)),
+        Change::put_token(kept.clone()),
+        Change::put_token(for_ever.clone()),
+        Change::drop_token("gone", Wall::from_ms(3000)),
+        Change::drop_token("nobody", Wall::from_ms(3000)),
+    ] {
+        let committed = harness.store.commit_changes(vec![(change, None)]);
+        committed.await.unwrap();
+    }
+    let (_copy, after) = harness.after_kill_and(remove_index).await;
+    let rows = after.store.index().api_tokens().await.unwrap();
+    assert_eq!(rows, [for_ever, kept]);
 }
