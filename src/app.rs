@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use crate::api::{self, Api, Role};
 use crate::audit::{self, AuditFile};
+use crate::auth::oidc::{self, Fetch};
 use crate::auth::{ApiTokens, Auth, Identity, Table};
 use crate::body::Body;
 use crate::cache::Shared;
@@ -27,7 +28,9 @@ use crate::server::{self, Connection, Handler, ListenerConfig, RequestBody, Serv
 use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
-use crate::upstream::{CredentialConfig, ProxyConfig, SecretSource, Upstream};
+use crate::upstream::{
+    self, CredentialConfig, Documents, ProxyConfig, SecretSource, Timeouts, Upstream,
+};
 
 /// How often what is remembered of failed logins is looked through.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
@@ -81,7 +84,7 @@ pub async fn run(
         overlay: overlay::Shared::new(store.clone(), &tasks)
             .await
             .context("cannot take up the uploads")?,
-        proxy,
+        proxy: proxy.clone(),
         instance: instance.clone(),
     };
     let tokens = ApiTokens::open(store.clone(), &tasks).await?;
@@ -91,7 +94,16 @@ pub async fn run(
         .map(|auth| Auth::open(auth, &config.storage.path))
         .transpose()?
         .map(|auth| Arc::new(auth.with_api_tokens(tokens)));
-    let limits = Arc::new(Limits::new(config.clients));
+    let limits = Arc::new(Limits::new(config.client_limits));
+    let issuers = Issuers {
+        proxy: proxy.clone(),
+        instance: instance.clone(),
+        tasks: tasks.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    if let (Some(auth), Some(told)) = (&auth, &config.auth) {
+        auth.trust(issuers.sources(&told.oidc)?, &tasks);
+    }
     let catalog = Catalog::open(workshop, file_settings(&config)).await?;
     catalog.collect_in_background(config.collection);
     catalog.keep_quotas_in_background();
@@ -153,7 +165,7 @@ pub async fn run(
                         Ok(()) => info!("SIGHUP: certificates were read again"),
                         Err(error) => warn!(%error, "SIGHUP: these certificates cannot be used; the ones in use stay"),
                     }
-                    reload(&catalog, (auth.as_deref(), &limits), &config, &read_again).await;
+                    reload(&catalog, (auth.as_deref(), &issuers, &limits), &config, &read_again).await;
                 }
                 () = reloading.cancelled() => return,
             }
@@ -247,7 +259,7 @@ fn file_settings(config: &Resolved) -> FileSettings {
 /// Takes the users, rules and repositories that the file has now. Anything wrong with it leaves everything as it is.
 async fn reload(
     catalog: &Catalog,
-    (auth, limits): (Option<&Auth>, &Limits),
+    (auth, issuers, limits): (Option<&Auth>, &Issuers, &Limits),
     running: &Resolved,
     read_again: &ReadAgain,
 ) {
@@ -262,16 +274,28 @@ async fn reload(
     for key in running.needs_restart(&fresh) {
         warn!(key, "SIGHUP: a change of this needs a restart");
     }
-    if let (Some(auth), Some(fresh)) = (auth, &fresh.auth)
-        && let Err(error) = auth.reload(fresh.clone())
-    {
-        warn!(%error, "SIGHUP: these users cannot be used; users, rules and repositories in use stay");
-        configured("failed");
-        return;
+    if let (Some(auth), Some(fresh)) = (auth, &fresh.auth) {
+        let sources = match issuers.sources(&fresh.oidc) {
+            Ok(sources) => sources,
+            Err(error) => {
+                warn!(
+                    error = format!("{error:#}"),
+                    "SIGHUP: these issuers cannot be used; users, rules and repositories in use stay"
+                );
+                configured("failed");
+                return;
+            }
+        };
+        if let Err(error) = auth.reload(fresh.clone()) {
+            warn!(%error, "SIGHUP: these users cannot be used; users, rules and repositories in use stay");
+            configured("failed");
+            return;
+        }
+        auth.trust(sources, &issuers.tasks);
     }
     match catalog.reload(file_settings(&fresh)).await {
         Ok(()) => {
-            limits.reload(fresh.clients);
+            limits.reload(fresh.client_limits);
             configured("done");
             info!("SIGHUP: the repositories of the configuration were read again, and its limits");
         }
@@ -289,7 +313,8 @@ fn configured(outcome: &str) {
 /// What can be found wrong with a configuration without listening, dialling or touching the store. Answers warnings.
 pub fn check(config: &Resolved, proxy: &ProxyConfig) -> anyhow::Result<Vec<String>> {
     let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
-    server::check_certificates(&config.tls).context("cannot set up server.tls")?;
+    server::check_certificates(&config.tls, config.clients.as_ref())
+        .context("cannot set up server.tls")?;
     let mut warnings = Vec::new();
     if let Some(users) = config.auth.as_ref().and_then(|auth| auth.users.as_ref()) {
         let text = std::fs::read_to_string(users).with_context(|| {
@@ -299,6 +324,15 @@ pub fn check(config: &Resolved, proxy: &ProxyConfig) -> anyhow::Result<Vec<Strin
             )
         })?;
         Table::parse(&text, users)?;
+    }
+    if let Some(auth) = &config.auth {
+        let issuers = Issuers {
+            proxy: proxy.clone(),
+            instance: "check".to_owned(),
+            tasks: tasks.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        issuers.sources(&auth.oidc)?;
     }
     for remote in config.remotes() {
         Upstream::new(
@@ -449,6 +483,52 @@ fn show(metrics: &Metrics, store: &Store) {
     });
 }
 
+/// What issuers of tokens are asked with.
+struct Issuers {
+    proxy: ProxyConfig,
+    instance: String,
+    tasks: Tasks,
+    metrics: Arc<Metrics>,
+}
+
+impl Issuers {
+    /// Each issuer with what fetches its keys, like an upstream's answers.
+    fn sources(&self, told: &[oidc::Config]) -> anyhow::Result<Vec<(oidc::Config, Fetch)>> {
+        let source = |told: &oidc::Config| {
+            let url = url::Url::parse(&told.issuer)?;
+            let config = upstream::Config {
+                allow_addresses: told.allow_addresses.clone(),
+                ca: told.ca.clone(),
+                proxy: self.proxy.clone(),
+                concurrent: 1,
+                timeouts: Timeouts {
+                    connect: oidc::PATIENCE,
+                    tls: oidc::PATIENCE,
+                    headers: oidc::PATIENCE,
+                    idle: oidc::PATIENCE,
+                    ..Timeouts::default()
+                },
+                ..upstream::Config::new("auth.oidc", url, self.instance.clone())
+            };
+            let documents = Documents::new(config, &self.tasks, Arc::clone(&self.metrics))?;
+            let documents = Arc::new(documents);
+            let fetch = Fetch::new(move |url, max| {
+                let documents = Arc::clone(&documents);
+                async move {
+                    let document = documents.get(&url, max).await;
+                    document.map_err(|error| error.to_string())
+                }
+            });
+            anyhow::Ok((told.clone(), fetch))
+        };
+        told.iter()
+            .map(|told| {
+                source(told).with_context(|| format!("cannot set up auth.oidc {}", told.issuer))
+            })
+            .collect()
+    }
+}
+
 /// The API behind the server's sockets.
 struct Front {
     api: Arc<Api>,
@@ -463,6 +543,7 @@ impl Handler for Front {
         let peer = api::Peer {
             address: connection.peer,
             tls: connection.tls,
+            client: connection.client,
             role: connection.role,
         };
         self.api.handle(request, peer).await
@@ -491,6 +572,7 @@ fn listeners(config: &Resolved) -> (Vec<Role>, Vec<ListenerConfig>) {
         .map(|(number, (address, role))| ListenerConfig {
             address,
             tls: (role != Role::Admin && !config.tls.is_empty()).then(|| config.tls.clone()),
+            clients: config.clients.clone(),
             role: number,
         })
         .collect();

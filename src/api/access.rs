@@ -23,8 +23,8 @@ use crate::telemetry::LimitLabels;
 
 /// What is told to those who have to log in.
 const NEEDS_LOGIN: &str = "this needs a login, or a token for it";
-/// The longest name with a password.
-const BASIC_MAX: usize = 4 * 1024;
+/// The longest name with a password, in Base64: the password may be a token of an issuer, of at most [`TOKEN_MAX`].
+const BASIC_MAX: usize = 12 * 1024;
 
 /// For how long a login of the same user from the same address is the same login.
 const LOGIN_NOTED_FOR: Duration = Duration::from_secs(10 * 60);
@@ -42,6 +42,12 @@ pub(super) enum Shown {
 }
 
 impl Call<'_> {
+    /// Who asks with nothing in `Authorization`, which goes before a certificate: whoever the client's certificate names.
+    pub(super) fn by_certificate(&self, auth: &Auth) -> Identity {
+        let named = self.client.as_deref();
+        named.map_or_else(Identity::anonymous, |name| auth.by_certificate(name))
+    }
+
     /// What `Authorization` says.
     pub(super) fn shown(&self) -> Shown {
         let mut values = self.headers.get_all(header::AUTHORIZATION).iter();
@@ -79,9 +85,12 @@ impl Api {
             return Ok(Identity::anonymous());
         };
         let found = match call.shown() {
-            Shown::Nothing => return Ok(Identity::anonymous()),
+            Shown::Nothing => return Ok(call.by_certificate(auth)),
             Shown::Basic(name, password) => self.log_in(auth, call, &name, &password).await,
-            Shown::Bearer(token) => auth.by_bearer(&token, self.address(call)),
+            Shown::Bearer(token) => match auth.by_issuer(&token, self.address(call)).await {
+                Some(found) => found,
+                None => auth.by_bearer(&token, self.address(call)),
+            },
             Shown::Malformed => Err(Refused::Wrong),
         };
         found.map_err(|refused| {
@@ -103,10 +112,13 @@ impl Api {
     ) -> Result<Identity, Refused> {
         let address = self.address(call);
         let found = auth.by_password(name, password, address).await;
-        if found.is_ok() {
-            self.logged_in(name, address);
+        if let Ok(identity) = &found {
+            self.logged_in(&identity.shown(), address);
         }
-        if let Err(refused) = &found {
+        // What is wrong with an issuer's token is in the log already, and its user name says nothing.
+        if let Err(refused) = &found
+            && !matches!(refused, Refused::Issuer(_))
+        {
             let user: String = name.chars().take(64).collect();
             warn!(target: audit::TARGET, action = "login", outcome = "refused", user, client = %address, %refused, "a login failed");
         }
@@ -163,7 +175,7 @@ impl Api {
         match refused {
             Refused::TooMany(limited) => ApiError::too_many_logins(limited.retry_after),
             Refused::Wrong => self.challenge(call, None, None, &refused.to_string()),
-            Refused::Token(_) => {
+            Refused::Token(_) | Refused::Issuer(_) => {
                 self.challenge(call, None, Some("invalid_token"), &refused.to_string())
             }
         }

@@ -103,12 +103,14 @@ pub struct Api {
 }
 
 /// Whom a request comes from, and by which listener.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Peer {
     /// The client.
     pub address: SocketAddr,
     /// Whether nobody in between can read along.
     pub tls: bool,
+    /// The name in the client's certificate.
+    pub client: Option<Arc<str>>,
     /// The listener's place in [`Config::roles`].
     pub role: usize,
 }
@@ -134,6 +136,8 @@ struct Call<'a> {
     tls: bool,
     /// Whether it came to a Host or a listener that means one repository.
     is_bound: bool,
+    /// The name in the client's certificate.
+    client: Option<Arc<str>>,
     identity: Identity,
 }
 
@@ -398,6 +402,7 @@ impl Api {
             there: self.config.catalog.current(),
             peer: peer.address,
             tls: peer.tls,
+            client: peer.client,
             identity: Identity::anonymous(),
             method: &request.method,
             headers: &request.headers,

@@ -92,19 +92,22 @@ impl Api {
         wanted: &Wanted,
     ) -> Result<Identity, ApiError> {
         let found = match call.shown() {
-            Shown::Nothing => return Ok(Identity::anonymous()),
+            Shown::Nothing => return Ok(call.by_certificate(auth)),
             Shown::Basic(name, password) if wanted.scopes.is_empty() => {
                 self.log_in(auth, call, &name, &password).await
             }
             Shown::Basic(name, password) => {
                 let address = self.address(call);
                 let found = auth.by_password_perhaps(&name, &password, address).await;
-                if found.is_ok() {
-                    self.logged_in(&name, address);
+                if let Ok(identity) = &found {
+                    self.logged_in(&identity.shown(), address);
                 }
                 found
             }
-            Shown::Bearer(token) => auth.by_refresh(&token),
+            Shown::Bearer(token) => match auth.by_issuer(&token, self.address(call)).await {
+                Some(found) => found,
+                None => auth.by_refresh(&token),
+            },
             Shown::Malformed => Err(Refused::Wrong),
         };
         match found {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::api_tokens::ApiToken;
 use super::policy::{Right, Rights};
+use crate::clock::Wall;
 
 /// What a token grants of one image; `catalog` is for lists of images.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,10 +18,23 @@ pub struct Grant {
     pub may: Rights,
 }
 
+/// Who vouches for somebody that stands in no users file, and what was said of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Voucher {
+    /// What tells this voucher from every other, and from itself when it is told something else.
+    pub mark: String,
+    /// The groups, in the form that rules name them in.
+    pub groups: Vec<String>,
+    /// When it ends.
+    pub until: Option<Wall>,
+}
+
 /// Somebody, or nobody in particular.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     name: Option<Arc<str>>,
+    /// `None`: the users file.
+    voucher: Option<Arc<Voucher>>,
     /// `None`: whatever the rules say.
     grants: Option<Arc<[Grant]>>,
     /// Whoever owns the process: no rule is about them, and none limits them.
@@ -53,6 +67,7 @@ impl Identity {
     pub const fn anonymous() -> Self {
         Self {
             name: None,
+            voucher: None,
             grants: None,
             is_owner: false,
             api_token: None,
@@ -64,6 +79,7 @@ impl Identity {
         Self {
             name: Some(OWNER.into()),
             grants: None,
+            voucher: None,
             is_owner: true,
             api_token: None,
         }
@@ -73,10 +89,25 @@ impl Identity {
     pub fn user(name: &str) -> Self {
         Self {
             name: Some(name.into()),
+            voucher: None,
             grants: None,
             is_owner: false,
             api_token: None,
         }
+    }
+
+    /// The same, on somebody else's word.
+    #[must_use]
+    pub fn vouched_for(self, voucher: Voucher) -> Self {
+        Self {
+            voucher: Some(Arc::new(voucher)),
+            ..self
+        }
+    }
+
+    /// On whose word, where it is not the users file's.
+    pub fn voucher(&self) -> Option<&Voucher> {
+        self.voucher.as_deref()
     }
 
     /// The same, with a token that grants only this.

@@ -1,14 +1,16 @@
 //! Who asks, and what they may do.
 //!
-//! [`Policy`] decides, purely; [`Auth`] finds out who it is: by a password of the users file, by a token that this mirror issued, or by an API
-//! token. Knows
-//! nothing of HTTP answers. Rights are looked up anew for every request, so that a user or a rule that is gone counts for nothing at once.
+//! [`Policy`] decides, purely; [`Auth`] finds out who it is: by a password of the users file, by a token that this mirror issued, by an API
+//! token, or by a token of an issuer that it is told to trust ([`oidc`]). Knows nothing of HTTP answers. Rights are looked up anew for every
+//! request, so that a user or a rule that is gone counts for nothing at once.
 
 mod api_tokens;
 mod attempts;
 mod identity;
 mod keys;
+pub mod oidc;
 mod passwords;
+mod pattern;
 mod policy;
 mod tokens;
 mod users;
@@ -25,7 +27,7 @@ pub use api_tokens::{
     ApiToken, ApiTokenError, ApiTokens, EXPIRES_DEFAULT, Made, Scope, TOKENS_MAX,
 };
 pub use attempts::Limited;
-pub use identity::{Grant, Identity};
+pub use identity::{Grant, Identity, Voucher};
 pub use policy::{On, Policy, PolicyError, Right, Rights, Rule, Who};
 pub use tokens::{Issued, TOKEN_MAX, TokenError};
 pub use users::{Table, UsersError, hash, is_user_name};
@@ -33,8 +35,11 @@ pub use users::{Table, UsersError, hash, is_user_name};
 use api_tokens::at_most;
 use attempts::Attempts;
 use keys::Keys;
+use oidc::{Issuers, OidcError};
 use passwords::Passwords;
 use users::Users;
+
+use tracing::debug;
 
 use crate::clock;
 use crate::secret::Secret;
@@ -45,6 +50,11 @@ const BUSY: Limited = Limited {
 };
 /// How long a token counts unless the configuration says otherwise.
 pub const TOKEN_TTL: Duration = Duration::from_secs(5 * 60);
+
+/// What vouches for the names in certificates of clients.
+const CERTIFICATE: &str = "certificate";
+/// What a name in a certificate has that is a URI: nothing else may have a colon.
+const URI: &str = "://";
 
 /// What finding out who asks is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +67,10 @@ pub struct Config {
     pub token_ttl: Duration,
     /// What everybody may do.
     pub policy: Policy,
+    /// Whose tokens are taken for logins; [`Auth::trust`] takes them with what fetches their keys.
+    pub oidc: Vec<oidc::Config>,
+    /// Whether names in certificates of clients are users.
+    pub certificates: bool,
 }
 
 /// Why nobody is recognised.
@@ -71,6 +85,9 @@ pub enum Refused {
     /// The token is none of ours, is over, or its user is gone or has another password.
     #[error("the token does not count: {0}")]
     Token(#[from] TokenError),
+    /// The token of an issuer does not count.
+    #[error("the token of the issuer does not count: {0}")]
+    Issuer(OidcError),
 }
 
 /// Who asks, and what they may do. One for the whole process.
@@ -83,6 +100,7 @@ pub struct Auth {
     strangers: Attempts,
     keys: Keys,
     api_tokens: Option<ApiTokens>,
+    issuers: Issuers,
 }
 
 /// What may be read anew.
@@ -107,6 +125,7 @@ impl Auth {
             strangers: Attempts::new(false),
             keys,
             api_tokens: None,
+            issuers: Issuers::default(),
         })
     }
 
@@ -122,7 +141,7 @@ impl Auth {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Somebody with a name and a password. The password may be a refresh token of that name.
+    /// Somebody with a name and a password. An issuer's token is a password for any name.
     pub async fn by_password(
         &self,
         name: &str,
@@ -130,6 +149,9 @@ impl Auth {
         address: IpAddr,
     ) -> Result<Identity, Refused> {
         if let Some(found) = self.by_api_password((name, password), address) {
+            return found;
+        }
+        if let Some(found) = self.by_issuer(password.expose(), address).await {
             return found;
         }
         let current = self.current();
@@ -165,6 +187,9 @@ impl Auth {
         if let Some(found) = self.by_api_password_perhaps((name, password)) {
             return found;
         }
+        if let Some(found) = self.by_issuer(password.expose(), address).await {
+            return found;
+        }
         let current = self.current();
         let table = current.users.table();
         let user = table.get(name);
@@ -182,6 +207,21 @@ impl Auth {
         }
         self.strangers.failed(name, address);
         Err(Refused::Wrong)
+    }
+
+    /// Somebody with a certificate that was verified. One whose name is no user's is nobody in particular, and so is one that speaks for an
+    /// issuer.
+    pub fn by_certificate(&self, name: &str) -> Identity {
+        let is_uri = name.contains(URI) && !self.issuers.name(name);
+        if !self.current().config.certificates || !(is_user_name(name) || is_uri) {
+            debug!(name, "the name in a certificate is no user's");
+            return Identity::anonymous();
+        }
+        Identity::user(name).vouched_for(Voucher {
+            mark: CERTIFICATE.to_owned(),
+            groups: Vec::new(),
+            until: None,
+        })
     }
 
     /// Somebody with a token. What it grants is the most that they may do with it.
@@ -219,6 +259,11 @@ impl Auth {
         if claims.subject().is_empty() {
             return Ok(());
         }
+        if let Some(mark) = claims.mark() {
+            let is_certificate = mark == CERTIFICATE && current.config.certificates;
+            let counts = is_certificate || self.issuers.have(mark);
+            return counts.then_some(()).ok_or(TokenError::Subject.into());
+        }
         let table = current.users.table();
         let user = table.get(claims.subject()).ok_or(TokenError::Subject)?;
         if self.keys.stamp(user) == claims.stamp() {
@@ -233,14 +278,19 @@ impl Auth {
         let current = self.current();
         let stamp = self.stamp(&current, identity);
         let config = &current.config;
-        let ttl = at_most(identity.api_token(), config.token_ttl);
+        // On somebody's word no longer than that is given for.
+        let until = identity.voucher().and_then(|voucher| voucher.until);
+        let left = until.map_or(config.token_ttl, |until| until.since(clock::now()));
+        let ttl = at_most(identity.api_token(), config.token_ttl.min(left));
         self.keys
             .issue(&config.realm, identity, &stamp, Some(grants), ttl)
     }
 
-    /// A token that gets others for as long as the user's password stays what it is; none for nobody.
+    /// A token that gets others for as long as the user's password stays what it is; none for nobody, nor for who has no password here.
     pub fn issue_refresh(&self, identity: &Identity) -> Option<Issued> {
-        identity.name()?;
+        if identity.name().is_none() || identity.voucher().is_some() {
+            return None;
+        }
         let current = self.current();
         let stamp = self.stamp(&current, identity);
         let config = &current.config;
@@ -322,9 +372,10 @@ impl Auth {
         self.current().config.realm.clone()
     }
 
-    /// What is forgotten is forgotten: call it now and then, or every address that ever failed stays in memory.
+    /// What is forgotten is forgotten, and what is due is fetched: call it every minute, or every address that ever failed stays in memory.
     pub fn tidy(&self) {
         self.attempts.tidy();
         self.strangers.tidy();
+        self.issuers.tidy();
     }
 }

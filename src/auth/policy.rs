@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::identity::Identity;
+use super::pattern;
 use crate::globs::Globs;
 
 /// What can be done.
@@ -30,11 +31,11 @@ pub struct Rights(u8);
 pub enum Who {
     /// Everybody, logged in or not.
     Anonymous,
-    /// Everybody who is logged in.
+    /// Every user. Names with a colon are others' words, and who is anybody there is not meant: rules say their prefix.
     Everyone,
-    /// One user.
+    /// One user, or with a colon in it: whoever an issuer or a certificate calls so, by a pattern.
     User(String),
-    /// A group's members.
+    /// A group's members, or with a colon in it: those who an issuer says are in a group, by a pattern.
     Group(String),
 }
 
@@ -162,12 +163,19 @@ impl Who {
     }
 
     fn is(&self, identity: &Identity, groups: &BTreeMap<String, Vec<String>>) -> bool {
+        let means = |user: &String, name: &str| user == name || pattern::names(user, name);
         match (self, identity.name()) {
-            (Self::Anonymous, _) | (Self::Everyone, Some(_)) => true,
-            (Self::User(user), Some(name)) => user == name,
+            (Self::Anonymous, _) => true,
+            (Self::Everyone, Some(name)) => !name.contains(':'),
+            (Self::User(user), Some(name)) => means(user, name),
+            (Self::Group(group), Some(_)) if group.contains(':') => {
+                let said = identity.voucher().map(|voucher| &voucher.groups);
+                let said = said.into_iter().flatten();
+                said.into_iter().any(|said| pattern::names(group, said))
+            }
             (Self::Group(group), Some(name)) => groups
                 .get(group)
-                .is_some_and(|members| members.iter().any(|member| member == name)),
+                .is_some_and(|members| members.iter().any(|member| means(member, name))),
             (Self::Everyone | Self::User(_) | Self::Group(_), None) => false,
         }
     }
@@ -255,6 +263,18 @@ impl Policy {
         identity.is_owner() || rules.any(|rule| rule.on.iter().any(whole))
     }
 
+    /// Whether any rule is about this one in particular.
+    pub fn knows(&self, identity: &Identity) -> bool {
+        let is = |who: &Who| *who != Who::Anonymous && who.is(identity, &self.groups);
+        self.rules.iter().any(|rule| rule.who.iter().any(is))
+    }
+
+    /// Whether any rule is about a group of an issuer.
+    pub fn names_group(&self, group: &str) -> bool {
+        let is = |who: &Who| matches!(who, Who::Group(named) if pattern::names(named, group));
+        self.rules.iter().any(|rule| rule.who.iter().any(is))
+    }
+
     /// Whether anything is given to everybody.
     pub fn serves_anonymous(&self) -> bool {
         let is_everybody = |who: &Who| *who == Who::Anonymous;
@@ -273,6 +293,7 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Voucher;
 
     fn policy() -> Policy {
         let rule = |who: &[&str], on: &[&str], may: &[&str]| Rule {
@@ -354,6 +375,54 @@ mod tests {
         assert!(!policy.administers(&user(owner.subject())));
         assert!(!crate::auth::is_user_name(owner.subject()));
         assert!(policy.has_logins() && !Policy::default().has_logins());
+    }
+
+    #[test]
+    fn names_of_issuers_and_users_are_told_apart() {
+        let rule = |who: &str| Rule {
+            who: vec![Who::parse(who)],
+            on: vec![On::parse("dev").unwrap()],
+            may: Rights::default().with(Right::Pull),
+        };
+        let issued = |name: &str, groups: &[&str]| {
+            Identity::user(name).vouched_for(Voucher {
+                mark: "m".to_owned(),
+                groups: groups.iter().map(|group| (*group).to_owned()).collect(),
+                until: None,
+            })
+        };
+        let main = issued("oidc:repo:org/app:ref:refs/heads/main", &["oidc:ops"]);
+        for (who, identity, expected) in [
+            ("oidc:repo:org/app:ref:refs/heads/main", &main, true),
+            ("oidc:repo:org/*:ref:refs/heads/main", &main, true),
+            ("oidc:repo:org/**", &main, true),
+            ("oidc:repo:org/*", &main, false),
+            ("other:repo:org/**", &main, false),
+            ("oidc:**", &Identity::user("ada"), false),
+            // Whoever may get a token of an issuer is no user of this mirror.
+            ("*", &main, false),
+            ("*", &Identity::user("ada"), true),
+            // A group of the file is none of an issuer, and the other way round.
+            ("@oidc:ops", &main, true),
+            ("@oidc:*", &main, true),
+            ("@ops", &main, false),
+            ("@ops", &Identity::user("ada"), true),
+            ("@oidc:ops", &Identity::user("ada"), false),
+            ("@oidc:ops", &issued("oidc:x", &["ops"]), false),
+            ("@oidc:ops", &issued("oidc:x", &["other:ops"]), false),
+            ("@ops", &issued("oidc:x", &["ops"]), false),
+            ("@jobs", &main, true),
+            ("@jobs", &issued("oidc:repo:org/other:x", &[]), false),
+        ] {
+            let policy = Policy {
+                rules: vec![rule("anonymous"), rule(who)],
+                groups: BTreeMap::from([
+                    ("ops".to_owned(), vec!["ada".to_owned()]),
+                    ("jobs".to_owned(), vec!["oidc:repo:org/app:**".to_owned()]),
+                ]),
+            };
+            assert_eq!(policy.knows(identity), expected, "{who} {identity:?}");
+        }
     }
 
     #[test]

@@ -29,6 +29,8 @@ fn config(users: &Path) -> Config {
         realm: "mirror".to_owned(),
         token_ttl: TOKEN_TTL,
         policy: Policy::default(),
+        oidc: Vec::new(),
+        certificates: true,
     }
 }
 
@@ -226,6 +228,43 @@ fn tokens_grant_what_they_say_until_the_password_changes() {
         other.by_token(issued.token.expose()),
         Err(TokenError::Key.into())
     );
+}
+
+#[test]
+fn certificates_name_users_and_nobody_else() {
+    let (dir, auth) = somewhere();
+    for (name, expected) in [
+        ("ada", Some("ada")),
+        ("not-in-the-file", Some("not-in-the-file")),
+        ("ada@example.com", Some("ada@example.com")),
+        ("spiffe://example/ci", Some("spiffe://example/ci")),
+        ("", None),
+        ("anonymous", None),
+        ("@ci", None),
+        ("a b", None),
+        ("oidc:repo:org/app", None),
+        ("*", None),
+    ] {
+        let found = auth.by_certificate(name);
+        assert_eq!(found.name(), expected, "{name}");
+    }
+    let ada = auth.by_certificate("ada");
+    assert!(auth.issue_refresh(&ada).is_none());
+    let issued = auth.issue(&ada, &grants());
+    assert_eq!(
+        auth.by_token(issued.token.expose()).unwrap().name(),
+        Some("ada")
+    );
+    // A password that changes is not hers, and certificates that are not taken any more end it.
+    write_users(&dir.path().join("users"), &["bob"]);
+    assert!(auth.by_token(issued.token.expose()).is_ok());
+    let without = Config {
+        certificates: false,
+        ..config(&dir.path().join("users"))
+    };
+    auth.reload(without).unwrap();
+    assert!(auth.by_token(issued.token.expose()).is_err());
+    assert_eq!(auth.by_certificate("ada"), Identity::anonymous());
 }
 
 /// RELIABILITY 1.3 and T2: everything that a token can be but right.

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
-use super::identity::{Grant, Identity};
+use super::identity::{Grant, Identity, Voucher};
 use super::policy::{Right, Rights};
 use crate::clock::Wall;
 use crate::secret::Secret;
@@ -80,6 +80,12 @@ pub(super) struct Claims {
     /// The name of the API token that it was issued to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     api: Option<String>,
+    /// The mark of who vouches for the user, where the users file does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    via: Option<String>,
+    /// The groups that the user is in on that word.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<String>,
     /// `None`: a refresh token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     access: Option<Vec<Access>>,
@@ -104,6 +110,7 @@ impl Claims {
         (now, ttl): (Wall, Duration),
     ) -> Self {
         let now = u64::try_from(now.as_ms() / 1000).unwrap_or(0);
+        let voucher = identity.voucher();
         let access = |grant: &Grant| Access {
             kind: "repository".to_owned(),
             name: format!("{}/{}", grant.key, grant.image),
@@ -123,6 +130,8 @@ impl Claims {
             jti: uuid::Uuid::new_v4().simple().to_string(),
             pwd: stamp.to_owned(),
             api: identity.api_token().map(|token| token.name.clone()),
+            via: voucher.map(|voucher| voucher.mark.clone()),
+            groups: voucher.map_or_else(Vec::new, |voucher| voucher.groups.clone()),
             access: grants.map(|grants| grants.iter().map(access).collect()),
         }
     }
@@ -196,12 +205,27 @@ impl Claims {
         &self.pwd
     }
 
+    /// The mark of who vouches for the user.
+    pub(super) fn mark(&self) -> Option<&str> {
+        self.via.as_deref()
+    }
+
     /// Who holds it, limited to what it grants.
     pub(super) fn identity(&self) -> Identity {
         let identity = if self.sub.is_empty() {
             Identity::anonymous()
         } else {
             Identity::user(&self.sub)
+        };
+        let identity = match &self.via {
+            Some(mark) => identity.vouched_for(Voucher {
+                mark: mark.clone(),
+                groups: self.groups.clone(),
+                until: i64::try_from(self.exp.saturating_mul(1000))
+                    .ok()
+                    .map(Wall::from_ms),
+            }),
+            None => identity,
         };
         let access = self.access.iter().flatten();
         let grants = access.filter_map(|access| {

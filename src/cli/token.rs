@@ -35,7 +35,7 @@ enum Action {
         /// What may be done with it, as far as the user may: pull, push, delete, promote, admin [default: all]
         #[arg(long, value_name = "RIGHTS", value_delimiter = ',')]
         may: Vec<String>,
-        /// Where: "<key>", "<key>/<image pattern>" or "*"; may be given several times [default: everywhere]
+        /// Where: KEY, KEY/PATTERN of image names, or "*"; may be given several times [default: everywhere]
         #[arg(long, value_name = "PLACE")]
         on: Vec<String>,
         /// For how long it counts, such as 12h or 30d, or never [default: 90d]

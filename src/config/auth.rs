@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 
 use super::file;
+use super::oidc::Names;
 use super::resolve::{Reader, within};
 use crate::auth::{Config, On, Policy, Right, Rights, Rule, TOKEN_TTL, Who, is_user_name};
 use crate::repository::AllSettings;
+use crate::server::ClientUser;
 
 /// The name of this mirror in tokens, unless the file says otherwise.
 const REALM: &str = "roadstead";
@@ -18,18 +20,11 @@ impl Reader<'_> {
     pub(super) fn auth(
         &mut self,
         table: Spanned<file::Auth>,
-        all: &AllSettings,
+        (all, clients): (&AllSettings, Option<ClientUser>),
         warnings: &mut Vec<String>,
     ) -> Config {
         let at = table.span();
         let table = table.into_inner();
-        if let Some(oidc) = &table.oidc {
-            self.problem(
-                oidc.span(),
-                "[[auth.oidc]] is not supported by this version",
-                "remove it",
-            );
-        }
         let realm = table
             .realm
             .unwrap_or_else(|| Spanned::new(at, REALM.to_owned()));
@@ -42,27 +37,46 @@ impl Reader<'_> {
                 "write letters, digits and . _ - : / such as \"mirror.example.com\"",
             );
         }
-        let groups = self.groups(table.groups);
+        let oidc = self.issuers(table.oidc, realm.get_ref());
+        let names = Names {
+            issuers: &oidc,
+            are_uris: clients == Some(ClientUser::Uri),
+        };
+        let groups = self.groups(table.groups, &names);
         let mut rules = Vec::new();
         for rule in table.allow {
-            rules.push(self.rule(rule, &groups, all, warnings));
+            rules.push(self.rule(rule, (&groups, &names), all, warnings));
         }
         Config {
             users: table.users.map(|path| self.path(&path)),
             realm: realm.into_inner(),
             token_ttl: within(table.token_ttl, TOKEN_TTL),
             policy: Policy { rules, groups },
+            oidc,
+            certificates: clients.is_some(),
         }
     }
 
     fn groups(
         &mut self,
         written: BTreeMap<String, Vec<Spanned<String>>>,
+        names: &Names<'_>,
     ) -> BTreeMap<String, Vec<String>> {
         let mut groups = BTreeMap::new();
         for (name, members) in written {
             for member in &members {
-                if !is_user_name(member.get_ref()) {
+                if name.contains(':') {
+                    self.problem(
+                        member.span(),
+                        format!(
+                            "auth.groups: `{name}` has a colon, as only groups of issuers have"
+                        ),
+                        "write the name without it",
+                    );
+                }
+                if member.get_ref().contains(':') && !member.get_ref().starts_with('@') {
+                    self.outside(member, member.get_ref(), names);
+                } else if !is_user_name(member.get_ref()) {
                     self.problem(
                         member.span(),
                         format!("auth.groups.{name}: `{}` is no user name", member.get_ref()),
@@ -79,7 +93,7 @@ impl Reader<'_> {
     fn rule(
         &mut self,
         rule: file::Allow,
-        groups: &BTreeMap<String, Vec<String>>,
+        (groups, names): (&BTreeMap<String, Vec<String>>, &Names<'_>),
         all: &AllSettings,
         warnings: &mut Vec<String>,
     ) -> Rule {
@@ -87,6 +101,9 @@ impl Reader<'_> {
         for text in rule.who {
             let parsed = Who::parse(text.get_ref());
             match &parsed {
+                Who::User(name) | Who::Group(name) if name.contains(':') => {
+                    self.outside(&text, name, names);
+                }
                 Who::Group(group) if !groups.contains_key(group) => self.problem(
                     text.span(),
                     format!("auth.allow names no group: `@{group}`"),

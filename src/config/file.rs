@@ -89,6 +89,25 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
 pub(super) struct Tls {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
+    pub(super) client_ca: Option<Spanned<PathBuf>>,
+    pub(super) client_auth: Option<Spanned<ClientAuth>>,
+    pub(super) client_user: Option<Spanned<ClientUser>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ClientAuth {
+    Optional,
+    Required,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ClientUser {
+    Cn,
+    Dns,
+    Email,
+    Uri,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -99,8 +118,23 @@ pub(super) struct Auth {
     pub(super) token_ttl: Option<Timeout>,
     pub(super) allow: Vec<Allow>,
     pub(super) groups: BTreeMap<String, Vec<Spanned<String>>>,
-    // Known by name, so that it is refused with a sentence of its own.
-    pub(super) oidc: Option<Spanned<toml::Value>>,
+    pub(super) oidc: Vec<Oidc>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Oidc {
+    pub(super) issuer: Spanned<String>,
+    pub(super) audience: Spanned<String>,
+    pub(super) user_claim: Option<Spanned<String>>,
+    pub(super) user_prefix: Option<Spanned<String>>,
+    pub(super) groups_claim: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) require: BTreeMap<String, String>,
+    pub(super) algorithms: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) ca: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) allow_addresses: Vec<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize, Default)]

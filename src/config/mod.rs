@@ -4,10 +4,12 @@
 //! line, the key and the remedy.
 
 mod auth;
+mod clients;
 mod diagnose;
 mod environment;
 mod file;
 mod limits;
+mod oidc;
 mod remotes;
 mod resolve;
 mod units;

@@ -31,6 +31,8 @@ pub struct Resolved {
     pub admin_listen: Option<SocketAddr>,
     /// Certificate and key, chosen by SNI; empty: cleartext.
     pub tls: Vec<server::CertificatePair>,
+    /// Certificates of clients that are taken over TLS.
+    pub clients: Option<server::ClientCertificates>,
     /// How clients call this mirror.
     pub external_url: Option<Url>,
     /// Whose `X-Forwarded-*` count.
@@ -48,7 +50,7 @@ pub struct Resolved {
     /// Where audit lines go besides the log.
     pub audit: Option<PathBuf>,
     /// How much clients may ask.
-    pub clients: limits::Config,
+    pub client_limits: limits::Config,
     /// Who may do what; without it, whoever reaches us.
     pub auth: Option<auth::Config>,
     /// How what nothing refers to is collected.
@@ -94,7 +96,10 @@ impl Resolved {
                 self.admin_listen != other.admin_listen,
                 "server.admin_listen",
             ),
-            (self.tls != other.tls, "server.tls"),
+            (
+                self.tls != other.tls || self.clients != other.clients,
+                "server.tls",
+            ),
             (
                 self.external_url != other.external_url,
                 "server.external_url",
@@ -322,7 +327,7 @@ impl Reader<'_> {
                 "remove it",
             );
         }
-        let clients = self.limits(&file.limits);
+        let client_limits = self.limits(&file.limits);
         let mut warnings = Vec::new();
         let mut hosts: BTreeMap<String, String> = BTreeMap::new();
         let mut all = AllSettings::new();
@@ -353,9 +358,11 @@ impl Reader<'_> {
             }
         }
         self.virtuals(file.virtuals, &mut all, whole);
-        let auth = file.auth.map(|table| self.auth(table, &all, &mut warnings));
         let known: Vec<Key> = all.keys().cloned().collect();
         let server = self.server(file.server, &known, whole)?;
+        let clients = server.clients.as_ref().map(|clients| clients.user);
+        let told = (&all, clients);
+        let auth = file.auth.map(|table| self.auth(table, told, &mut warnings));
         if let Some(default) = &file.mirror.default {
             self.name(default);
         }
@@ -391,7 +398,7 @@ impl Reader<'_> {
             default: default?,
             audit: file.audit.path.map(|path| self.path(&path)),
             auth,
-            clients,
+            client_limits,
             repositories: all,
             collection: overlay::Collection {
                 every: within(file.storage.collect_every, collection.every),
@@ -483,6 +490,7 @@ impl Reader<'_> {
         });
         let trusted_proxies = self.networks(&server.trusted_proxies, "server.trusted_proxies");
         let tls = server.tls.map_or_else(Vec::new, |pairs| pairs.0);
+        let clients = self.clients(&tls);
         let tls = tls
             .into_iter()
             .map(|pair| server::CertificatePair {
@@ -546,6 +554,7 @@ impl Reader<'_> {
             listen,
             admin_listen,
             tls,
+            clients,
             external_url,
             trusted_proxies,
             limits,
@@ -554,7 +563,7 @@ impl Reader<'_> {
             binds,
             audit: None,
             auth: None,
-            clients: limits::Config::default(),
+            client_limits: limits::Config::default(),
             repositories: AllSettings::new(),
             collection: overlay::Collection::default(),
             warnings: Vec::new(),

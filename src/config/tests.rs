@@ -249,6 +249,96 @@ fn errors_point_at_file_line_key_and_remedy() {
         ),
         ("[auth]\nrealm = \"a b\"\n", "mirror.toml:2", "such as"),
         (
+            "[server]\ntls = { certificate = \"a\", key = \"b\", client_auth = \"required\" }\n",
+            "mirror.toml:2",
+            "client_ca = ",
+        ),
+        (
+            "[server]\ntls = { certificate = \"a\", key = \"b\", client_ca = \"c\", client_user = \"name\" }\n",
+            "mirror.toml:2",
+            "",
+        ),
+        (
+            "[[server.tls]]\ncertificate = \"a\"\nkey = \"b\"\nclient_ca = \"c\"\n[[server.tls]]\ncertificate = \"d\"\nkey = \"e\"\nclient_ca = \"c\"\n",
+            "mirror.toml:8",
+            "beside one of the certificates",
+        ),
+        (
+            "[server]\ntls = { certificate = \"a\", key = \"b\", client_ca = \"c\" }\n[[auth.allow]]\nwho = [\"spiffe://x/y\"]\non = [\"*\"]\nmay = [\"pull\"]\n",
+            "mirror.toml:4",
+            "user_prefix",
+        ),
+        (
+            "[[auth.oidc]]\nissuer = \"http://ci.example\"\naudience = \"a\"\n",
+            "mirror.toml:2",
+            "http:// only on loopback",
+        ),
+        (
+            "[[auth.oidc]]\nissuer = \"https://ci.example/?a=b\"\naudience = \"a\"\n",
+            "mirror.toml:2",
+            "as tokens have it",
+        ),
+        (
+            "[[auth.oidc]]\nissuer = \"https://ci.example\"\naudience = \"\"\n",
+            "mirror.toml:3",
+            "the audience that jobs ask for",
+        ),
+        (
+            "[[auth.oidc]]\nissuer = \"https://ci.example\"\n",
+            "mirror.toml:1",
+            "",
+        ),
+        (
+            "[[auth.oidc]]\nissuer = \"https://a.example\"\naudience = \"a\"\n[[auth.oidc]]\nissuer = \"https://b.example\"\naudience = \"a\"\n",
+            "mirror.toml:5",
+            "user_prefix of its own",
+        ),
+        (
+            "[[auth.oidc]]\nissuer = \"https://a.example\"\naudience = \"a\"\n[[auth.oidc]]\nissuer = \"https://a.example\"\naudience = \"b\"\nuser_prefix = \"b:\"\n",
+            "mirror.toml:5",
+            "one [[auth.oidc]] for each issuer",
+        ),
+        (
+            "[[auth.oidc]]\nissuer = \"https://a.example\"\naudience = \"a\"\nuser_prefix = \"\"\n",
+            "mirror.toml:4",
+            "one colon at the end",
+        ),
+        (
+            "[[auth.oidc]]\nissuer = \"https://a.example\"\naudience = \"a\"\nuser_prefix = \"a:b:\"\n",
+            "mirror.toml:4",
+            "one colon at the end",
+        ),
+        (
+            "[[auth.oidc]]\nissuer = \"https://a.example\"\naudience = \"a\"\nalgorithms = [\"RS256\", \"HS256\"]\n",
+            "mirror.toml:4",
+            "RS256 RS384",
+        ),
+        (
+            "[[auth.oidc]]\nissuer = \"https://a.example\"\naudience = \"a\"\nalgorithms = []\n",
+            "mirror.toml:4",
+            "RS256 RS384",
+        ),
+        (
+            "[[auth.oidc]]\nissuer = \"https://a.example\"\naudience = \"a\"\n[[auth.allow]]\nwho = [\n\"gitlab:x\"]\non = [\"*\"]\nmay = [\"pull\"]\n",
+            "mirror.toml:6",
+            "user_prefix of an [[auth.oidc]]",
+        ),
+        (
+            "[[auth.oidc]]\nissuer = \"https://a.example\"\naudience = \"a\"\n[[auth.allow]]\nwho = [\"@oidc:x\"]\non = [\"*\"]\nmay = [\"pull\"]\n",
+            "mirror.toml:5",
+            "write its groups_claim",
+        ),
+        (
+            "[[auth.oidc]]\nissuer = \"https://a.example\"\naudience = \"a\"\n[auth.groups]\n\"oidc:x\" = [\"ada\"]\n",
+            "mirror.toml:5",
+            "without it",
+        ),
+        (
+            "[auth.groups]\nci = [\"oidc:x\"]\n",
+            "mirror.toml:2",
+            "user_prefix of an [[auth.oidc]]",
+        ),
+        (
             "[local.dev-local]\nimmutable_tags = [\"v[\"]\n",
             "mirror.toml:2",
             "v*",
@@ -351,6 +441,30 @@ fn errors_point_at_file_line_key_and_remedy() {
 }
 
 #[test]
+fn certificates_of_clients() {
+    let load = |more: &str| {
+        let text = format!(
+            "[server]\ntls = {{ certificate = \"a\", key = \"b\"{more} }}\n[[auth.allow]]\nwho = [\"ada\"]\non = [\"*\"]\nmay = [\"pull\"]\n"
+        );
+        load(Some(&text), Some(Path::new("/etc/mirror.toml")), &[]).unwrap()
+    };
+    let without = load("");
+    assert!(without.clients.is_none() && !without.auth.unwrap().certificates);
+    let with = load(", client_ca = \"ca.pem\"");
+    let usual = with.clients.clone().unwrap();
+    assert_eq!(usual.ca, Path::new("/etc/ca.pem"));
+    assert!(!usual.required && usual.user == crate::server::ClientUser::CommonName);
+    assert!(with.auth.as_ref().unwrap().certificates);
+    let other = load(", client_ca = \"ca.pem\", client_auth = \"required\", client_user = \"uri\"");
+    let told = other.clients.clone().unwrap();
+    assert!(told.required && told.user == crate::server::ClientUser::Uri);
+    assert_eq!(with.needs_restart(&other), ["server.tls"]);
+    // With URIs rules may name them.
+    let text = "[server]\ntls = { certificate = \"a\", key = \"b\", client_ca = \"c\", client_user = \"uri\" }\n[[auth.allow]]\nwho = [\"spiffe://x/**\"]\non = [\"*\"]\nmay = [\"pull\"]\n";
+    assert!(super::load(Some(text), None, &[]).is_ok());
+}
+
+#[test]
 fn credentials_in_their_forms() {
     let text = "[remote.a-b]\nurl = \"https://x\"\ncredentials = [{ username = \"me\", password_file = \"pw\" }, { username = \"me\", password_env = \"PW\" }, { helper = \"ecr-login\" }, { docker_config = \"~/.docker/config.json\" }]\n";
     let resolved = load(
@@ -424,7 +538,7 @@ fn limits_of_a_remote() {
 #[test]
 fn limits_of_clients() {
     let text = "[limits]\nper_client = { requests_per_second = 200, burst = 400, concurrent = 64, bandwidth = \"1Gbit/s\" }\nlogin = { requests_per_second = 0.5 }\nglobal = { concurrent = 512 }\n";
-    let clients = load(Some(text), None, &[]).unwrap().clients;
+    let clients = load(Some(text), None, &[]).unwrap().client_limits;
     let rate = clients.per_client.rate.unwrap();
     assert_eq!(
         (rate.every, rate.burst.get()),
@@ -439,7 +553,7 @@ fn limits_of_clients() {
     );
     assert_eq!(clients.global.concurrent.unwrap().get(), 512);
     assert_eq!(clients.manifest, None);
-    let built_in = load(None, None, &[]).unwrap().clients;
+    let built_in = load(None, None, &[]).unwrap().client_limits;
     assert_eq!(built_in, crate::limits::Config::default());
 }
 

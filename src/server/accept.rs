@@ -72,6 +72,7 @@ impl<H: Handler> Accept<H> {
                     peer,
                     local,
                     tls: socket.tls.is_some(),
+                    client: None,
                     role: socket.role,
                 },
                 watch: Arc::new(Watch::new(Instant::now())),
@@ -79,7 +80,10 @@ impl<H: Handler> Accept<H> {
                 limits: self.limits,
                 transfers: self.transfers.clone(),
             };
-            let tls = socket.tls.as_ref().map(|(config, _)| Arc::clone(config));
+            let tls = socket
+                .tls
+                .as_ref()
+                .map(|certificates| certificates.current());
             let seat = self.roster.join();
             let tasks = self.tasks.clone();
             self.tasks.spawn("connection", async move {

@@ -22,6 +22,8 @@ pub struct ListenerConfig {
     pub address: SocketAddr,
     /// TLS with these certificates, chosen by SNI, the first for everyone else; without it HTTP/1.1 and HTTP/2 in the clear.
     pub tls: Option<Vec<CertificatePair>>,
+    /// Whether clients may show certificates, and whose; counts over TLS.
+    pub clients: Option<ClientCertificates>,
     /// Handed through to the handler in [`super::Connection::role`]; the server attaches no meaning to it.
     pub role: usize,
 }
@@ -33,6 +35,30 @@ pub struct CertificatePair {
     pub certificate: PathBuf,
     /// The key: PKCS #8, PKCS #1 or SEC 1.
     pub key: PathBuf,
+}
+
+/// Certificates of clients that are taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// The authorities that sign them, a PEM file.
+    pub ca: PathBuf,
+    /// Whether who shows none is turned away.
+    pub required: bool,
+    /// What in them is the user's name.
+    pub user: ClientUser,
+}
+
+/// What in a client's certificate is the user's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientUser {
+    /// The common name of its subject.
+    CommonName,
+    /// Its first alternative name that is a host.
+    Dns,
+    /// Its first alternative name that is an address of mail.
+    Email,
+    /// Its first alternative name that is a URI, as SPIFFE has them.
+    Uri,
 }
 
 /// What clients may take in connections, time and memory.

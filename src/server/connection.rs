@@ -11,7 +11,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -23,9 +22,10 @@ use super::rewound::Rewound;
 use super::roster::{Phase, Seat};
 use super::screened::Screened;
 use super::stream::Stream;
+use super::tls::Terms;
 use super::watch::{Flow, Reason, Verdict, Watch};
 use super::wire::{Metered, Wire};
-use super::{Handler, Limits};
+use super::{Handler, Limits, clients};
 use crate::tasks::Tasks;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -37,8 +37,8 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Serves one accepted socket to its end.
 pub(super) async fn serve<H: Handler>(
     socket: Stream,
-    tls: Option<Arc<ServerConfig>>,
-    service: Service<H>,
+    tls: Option<Terms>,
+    mut service: Service<H>,
     seat: Seat,
     tasks: Tasks,
 ) {
@@ -52,28 +52,31 @@ pub(super) async fn serve<H: Handler>(
     };
     let opening = async {
         let wire = match (socket, tls) {
-            (Stream::Tcp(socket), Some(config)) => {
-                let shaking = handshake(socket, config, Arc::clone(&watch));
-                let wire = timeout(limits.tls_handshake, shaking).await??;
+            (Stream::Tcp(socket), Some(terms)) => {
+                let shaking = handshake(socket, terms, Arc::clone(&watch));
+                let shaken = timeout(limits.tls_handshake, shaking).await??;
                 watch.opened();
-                wire
+                shaken
             }
-            (socket, _) => Wire::Plain(Metered::new(socket, Arc::clone(&watch))),
+            (socket, _) => (Wire::Plain(Metered::new(socket, Arc::clone(&watch))), None),
         };
-        timeout(limits.header_timeout, sniff(wire)).await?
+        let (wire, client) = wire;
+        let (wire, held) = timeout(limits.header_timeout, sniff(wire)).await??;
+        Ok::<_, io::Error>((wire, held, client))
     };
     let opened = tokio::select! {
         biased;
         opened = opening => opened,
         () = seat.draining() => return,
     };
-    let (wire, held) = match opened {
+    let (wire, held, client) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             tracing::debug!(%peer, %error, "connection ended before its first request");
             return;
         }
     };
+    service.connection.client = client;
     let end = if held == PREFACE {
         Box::pin(serve_h2(wire, held, service, seat, tasks)).await
     } else if held.is_empty() {
@@ -95,9 +98,9 @@ pub(super) async fn serve<H: Handler>(
 /// Shakes hands. Whoever speaks HTTP to a TLS port is told so.
 async fn handshake(
     mut socket: TcpStream,
-    config: Arc<ServerConfig>,
+    terms: Terms,
     watch: Arc<Watch>,
-) -> io::Result<Wire> {
+) -> io::Result<(Wire, Option<Arc<str>>)> {
     let mut first = [0];
     if socket.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase() {
         socket
@@ -112,11 +115,16 @@ async fn handshake(
             "plain HTTP on a TLS port",
         ));
     }
-    let acceptor = TlsAcceptor::from(config);
+    let acceptor = TlsAcceptor::from(terms.config);
     let stream = acceptor
         .accept(Metered::new(Stream::Tcp(socket), watch))
         .await?;
-    Ok(Wire::Tls(Box::new(stream)))
+    let shown = stream.get_ref().1.peer_certificates();
+    let client = terms.user.and_then(|user| {
+        let certificate = shown?.first()?;
+        clients::name(certificate, user)
+    });
+    Ok((Wire::Tls(Box::new(stream)), client))
 }
 
 /// Reads until it is plain which protocol this is; returns what was read. Exactly the preface means HTTP/2.

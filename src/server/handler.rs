@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::{Request, Response};
 
@@ -23,7 +24,7 @@ pub trait Handler: Send + Sync + 'static {
 }
 
 /// Where a request came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connection {
     /// The client's end, as the socket tells it; of the owner's socket, which has no addresses, loopback with port 0.
     pub peer: SocketAddr,
@@ -31,6 +32,8 @@ pub struct Connection {
     pub local: SocketAddr,
     /// Over TLS.
     pub tls: bool,
+    /// The name in the client's certificate, where it has shown one.
+    pub client: Option<Arc<str>>,
     /// [`super::ListenerConfig::role`] of the listener.
     pub role: usize,
 }

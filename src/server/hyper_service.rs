@@ -50,7 +50,7 @@ impl<H> Clone for Service<H> {
     fn clone(&self) -> Self {
         Self {
             handler: Arc::clone(&self.handler),
-            connection: self.connection,
+            connection: self.connection.clone(),
             watch: Arc::clone(&self.watch),
             metrics: Arc::clone(&self.metrics),
             limits: self.limits,
@@ -139,7 +139,7 @@ impl<H: Handler> Service<H> {
 
     async fn handled(&self, request: Request<RequestBody>, in_flight: &InFlight) -> Response<Body> {
         // The call itself is inside, so that a panic before the first await is caught as well.
-        let handling = async { self.handler.handle(request, self.connection).await };
+        let handling = async { self.handler.handle(request, self.connection.clone()).await };
         match AssertUnwindSafe(handling).catch_unwind().await {
             Ok(response) => response,
             Err(_panic) => {

@@ -4,12 +4,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpSocket};
 
 use super::owner::OwnerSocket;
 use super::stream::Stream;
-use super::tls::{Certificates, TlsError};
+use super::tls::Certificates;
 use super::{BindError, Limits, ListenerConfig};
 
 /// What the ends of a connection are called that have no addresses: it never leaves this machine.
@@ -19,7 +18,7 @@ const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 
 #[derive(Debug)]
 pub(super) struct Socket {
     listener: Listener,
-    pub(super) tls: Option<(Arc<ServerConfig>, Arc<Certificates>)>,
+    pub(super) tls: Option<Arc<Certificates>>,
     pub(super) role: usize,
 }
 
@@ -78,7 +77,7 @@ pub(super) async fn open(
         let tls = match listener.tls {
             None => None,
             Some(pairs) => Some(
-                super::blocking(move || prepare(pairs))
+                super::blocking(move || Certificates::load(pairs, listener.clients))
                     .await
                     .map_err(|source| BindError::Tls { address, source })?,
             ),
@@ -98,21 +97,6 @@ pub(super) async fn open(
             })
         })
         .collect()
-}
-
-fn prepare(
-    pairs: Vec<super::CertificatePair>,
-) -> Result<(Arc<ServerConfig>, Arc<Certificates>), TlsError> {
-    let first = pairs.first().cloned();
-    let certificates = Certificates::load(pairs)?;
-    let config = certificates.server_config().map_err(|error| {
-        first.map_or(TlsError::None, |pair| TlsError::Pair {
-            certificate: pair.certificate,
-            key: pair.key,
-            cause: error.to_string(),
-        })
-    })?;
-    Ok((config, certificates))
 }
 
 /// Whether `[::]` would take what `other` wants: both are configured, so each shall have its own.

@@ -6,6 +6,7 @@
 
 mod accept;
 mod chunked;
+mod clients;
 mod config;
 mod connection;
 mod handler;
@@ -36,7 +37,9 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-pub use config::{CertificatePair, Config, H2Limits, Limits, ListenerConfig};
+pub use config::{
+    CertificatePair, ClientCertificates, ClientUser, Config, H2Limits, Limits, ListenerConfig,
+};
 pub use handler::{Connection, Handler};
 pub use incoming::RequestBody;
 pub use owner::forget_socket;
@@ -52,11 +55,14 @@ use roster::{Phase, Roster};
 use tls::Certificates;
 
 /// Reads the certificates of a listener as [`Server::bind`] does, without listening. Blocks on the disk.
-pub fn check_certificates(pairs: &[CertificatePair]) -> Result<(), TlsError> {
+pub fn check_certificates(
+    pairs: &[CertificatePair],
+    clients: Option<&ClientCertificates>,
+) -> Result<(), TlsError> {
     if pairs.is_empty() {
         return Ok(());
     }
-    Certificates::load(pairs.to_vec()).map(drop)
+    Certificates::load(pairs.to_vec(), clients.cloned()).map(drop)
 }
 
 /// Why the server cannot start.
@@ -123,7 +129,7 @@ impl Server {
             self.sockets
                 .iter()
                 .filter_map(|socket| {
-                    let (_, certificates) = socket.tls.as_ref()?;
+                    let certificates = socket.tls.as_ref()?;
                     Some((socket.local()?, Arc::clone(certificates)))
                 })
                 .collect(),

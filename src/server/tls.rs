@@ -11,10 +11,12 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ParsedCertificate, ProducesTickets, ResolvesServerCert,
+};
 use rustls::sign::CertifiedKey;
 
-use super::CertificatePair;
+use super::{CertificatePair, ClientCertificates, ClientUser, clients};
 
 /// Why certificates could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -40,48 +42,101 @@ pub enum TlsError {
     /// TLS is asked for without a certificate.
     #[error("no certificate")]
     None,
+    /// The TLS library refused the set-up.
+    #[error("TLS cannot be set up: {0}")]
+    Library(rustls::Error),
 }
 
 /// The certificates of one listener, shared by its connections and whoever reloads them.
 pub(super) struct Certificates {
     pairs: Vec<CertificatePair>,
-    current: RwLock<Arc<[Arc<CertifiedKey>]>>,
+    clients: Option<ClientCertificates>,
+    ticketer: Option<Arc<dyn ProducesTickets>>,
+    current: RwLock<Arc<ServerConfig>>,
+}
+
+/// What one connection is opened on.
+#[derive(Debug, Clone)]
+pub(super) struct Terms {
+    pub(super) config: Arc<ServerConfig>,
+    /// What in the client's certificate is its name.
+    pub(super) user: Option<ClientUser>,
 }
 
 impl Certificates {
-    /// Reads all pairs. Blocks on the disk.
-    pub(super) fn load(pairs: Vec<CertificatePair>) -> Result<Arc<Self>, TlsError> {
-        let current = RwLock::new(read_all(&pairs)?);
-        Ok(Arc::new(Self { pairs, current }))
+    /// Reads all pairs, and the authorities of clients. Blocks on the disk.
+    pub(super) fn load(
+        pairs: Vec<CertificatePair>,
+        clients: Option<ClientCertificates>,
+    ) -> Result<Arc<Self>, TlsError> {
+        // Stateless resumption: a daemon that pulls twenty layers shakes hands fully once. Not where clients show certificates: those would
+        // be believed again for as long as a ticket lasts, whatever became of them.
+        let ticketer = match clients {
+            None => Some(rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsError::Library)?),
+            Some(_) => None,
+        };
+        let current = RwLock::new(read(&pairs, clients.as_ref(), ticketer.as_ref())?);
+        Ok(Arc::new(Self {
+            pairs,
+            clients,
+            ticketer,
+            current,
+        }))
     }
 
-    /// Reads all pairs again, and uses them from the next handshake on if every one is good. Blocks on the disk.
+    /// Reads everything again, and uses it from the next handshake on if all of it is good. Blocks on the disk.
     pub(super) fn reload(&self) -> Result<(), TlsError> {
-        let fresh = read_all(&self.pairs)?;
+        let fresh = read(&self.pairs, self.clients.as_ref(), self.ticketer.as_ref())?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
     }
 
-    /// What rustls needs to answer with them.
-    pub(super) fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, rustls::Error> {
-        let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::<Self>::clone(self));
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // Stateless resumption: a daemon that pulls twenty layers shakes hands fully once.
-        config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()?;
-        Ok(Arc::new(config))
+    /// What the next connection is opened on.
+    pub(super) fn current(&self) -> Terms {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        Terms {
+            config: Arc::clone(&current),
+            user: self.clients.as_ref().map(|clients| clients.user),
+        }
     }
 }
 
-fn provider() -> CryptoProvider {
+/// Reads what rustls needs to answer.
+fn read(
+    pairs: &[CertificatePair],
+    clients: Option<&ClientCertificates>,
+    ticketer: Option<&Arc<dyn ProducesTickets>>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let keys = Arc::new(Keys(read_all(pairs)?));
+    let builder = ServerConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Library)?;
+    let mut config = match clients {
+        None => builder.with_no_client_auth(),
+        Some(clients) => builder.with_client_cert_verifier(clients::verifier(clients)?),
+    }
+    .with_cert_resolver(keys);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    if let Some(ticketer) = ticketer {
+        config.ticketer = Arc::clone(ticketer);
+    } else {
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
+    Ok(Arc::new(config))
+}
+
+pub(super) fn provider() -> CryptoProvider {
     rustls::crypto::aws_lc_rs::default_provider()
 }
 
-impl ResolvesServerCert for Certificates {
+/// Certificates with their keys, of which SNI chooses.
+#[derive(Debug)]
+struct Keys(Arc<[Arc<CertifiedKey>]>);
+
+impl ResolvesServerCert for Keys {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let current = Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner));
+        let current = &self.0;
         let usable =
             |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
         let named = hello
@@ -116,12 +171,12 @@ fn read_all(pairs: &[CertificatePair]) -> Result<Arc<[Arc<CertifiedKey>]>, TlsEr
     }
     pairs
         .iter()
-        .map(|pair| read(pair).map(Arc::new))
+        .map(|pair| read_pair(pair).map(Arc::new))
         .collect::<Result<Vec<_>, _>>()
         .map(Arc::from)
 }
 
-fn read(pair: &CertificatePair) -> Result<CertifiedKey, TlsError> {
+fn read_pair(pair: &CertificatePair) -> Result<CertifiedKey, TlsError> {
     let chain = CertificateDer::pem_file_iter(&pair.certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| unreadable(&pair.certificate, &error, "no certificate in it"))?;
@@ -150,7 +205,7 @@ fn read(pair: &CertificatePair) -> Result<CertifiedKey, TlsError> {
     Ok(certified)
 }
 
-fn unreadable(file: &Path, error: &pem::Error, nothing: &str) -> TlsError {
+pub(super) fn unreadable(file: &Path, error: &pem::Error, nothing: &str) -> TlsError {
     // The messages of the library say what a PEM file lacks in terms of its own types.
     let cause = if let pem::Error::Io(error) = error {
         error.to_string()

@@ -19,6 +19,7 @@ pub(super) enum What {
     Referrers,
     Token,
     Foreign,
+    Document,
 }
 
 impl What {
@@ -30,6 +31,7 @@ impl What {
             Self::Referrers => "referrers",
             Self::Token => "token",
             Self::Foreign => "foreign",
+            Self::Document => "document",
         }
     }
 
@@ -39,7 +41,7 @@ impl What {
             Self::Manifest if is_head => Class::ManifestHead,
             Self::Manifest => Class::ManifestGet,
             Self::Blob | Self::Foreign => Class::Blob,
-            Self::Tags | Self::Referrers | Self::Token => Class::List,
+            Self::Tags | Self::Referrers | Self::Token | Self::Document => Class::List,
         }
     }
 }

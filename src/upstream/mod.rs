@@ -27,6 +27,7 @@ mod connect;
 mod credential_helper;
 mod credentials;
 mod docker_config;
+mod documents;
 mod endpoint;
 mod error;
 mod exchange;
@@ -54,6 +55,7 @@ pub use config::{
     Allowance, BuildError, CONCURRENT_DEFAULT, Config, CredentialConfig, ProxyConfig, SecretSource,
     Timeouts,
 };
+pub use documents::Documents;
 pub use error::{Error, Kind};
 pub use fetch::Upstream;
 pub use foreign::{ForeignLayers, ForeignUrl, UrlPattern, UrlPatternError};

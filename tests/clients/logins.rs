@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use crate::parts::{Registry, run, tool};
 use crate::pulls::{Docker, Podman};
 use crate::support::image::{self, Flavour};
-use crate::support::{Mirror, Remote};
+use crate::support::signer::Signer;
+use crate::support::{Issuer, Mirror, Remote};
 
 const RULES: &str = r#"
 [local.dev-local]
@@ -279,4 +280,91 @@ async fn docker_podman_skopeo_and_crane() {
         log.iter().all(|line| !line.contains("-password")),
         "a password is in the log"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_skopeo_and_crane_with_the_token_of_a_job() {
+    let registry = Registry::start().await;
+    let image = image::small(Flavour::Docker, 1);
+    registry.push("library/base", "1", &image).await;
+    let key = Signer::rsa("k");
+    let issuer = Issuer::start(&[&key]).await;
+    let rules = format!(
+        r#"
+[local.dev-local]
+[auth]
+[[auth.oidc]]
+issuer = "{}"
+audience = "mirror"
+[[auth.allow]]
+who = ["oidc:repo:org/*:ref:refs/heads/main"]
+on = ["docker-hub", "dev-local/team/**"]
+may = ["pull", "push"]
+"#,
+        issuer.url()
+    );
+    let hub = Remote {
+        key: "docker-hub",
+        url: registry.url(),
+        serves: "docker.io",
+        more: String::new(),
+    };
+    let mirror = Mirror::with(&[hub], &rules).await;
+    let at = mirror.address().to_string();
+    let claims = |subject: &str| {
+        let mut claims = issuer.claims("mirror", subject);
+        // Daemons take their time where many tests run.
+        claims["exp"] = (claims["iat"].as_u64().unwrap() + 600).into();
+        key.token(&claims)
+    };
+    let (job, other) = (
+        claims("repo:org/app:ref:refs/heads/main"),
+        claims("repo:other/app:ref:refs/heads/main"),
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let (theirs, ours) = (format!("{at}/base:1"), format!("{at}/dev-local/team/app"));
+
+    let crane = |arguments: &[&str]| {
+        let mut command = Command::new(tool("crane"));
+        command
+            .args(arguments)
+            .arg("--insecure")
+            .env("DOCKER_CONFIG", dir.path());
+        command
+    };
+    fails(&mut crane(&["validate", "--remote", &theirs]));
+    run(&mut crane(&["auth", "login", &at, "-u", "ci", "-p", &job]));
+    run(&mut crane(&["copy", &theirs, &format!("{ours}:crane")]));
+
+    let docker = Docker::start(&at);
+    let with = |arguments: &[&str]| {
+        let mut command = docker.command();
+        command
+            .args(arguments)
+            .env("DOCKER_CONFIG", dir.path().join("docker"));
+        command
+    };
+    let login = ["login", &at, "-u", "ci", "--password-stdin"];
+    assert!(!type_in(&mut with(&login), &other));
+    assert!(type_in(&mut with(&login), &job));
+    run(&mut with(&["pull", &theirs]));
+    run(&mut with(&["tag", &theirs, &format!("{ours}:docker")]));
+    run(&mut with(&["push", &format!("{ours}:docker")]));
+    fails(&mut with(&["push", &format!("{at}/dev-local/other:1")]));
+
+    let authfile = dir.path().join("auth.json");
+    let mut login = Command::new("skopeo");
+    login
+        .args(["login", "--tls-verify=false", "-u", "ci"])
+        .args(["--password-stdin", &at, "--authfile"])
+        .arg(&authfile);
+    assert!(type_in(&mut login, &job));
+    run(Command::new("skopeo")
+        .args(["inspect", "--tls-verify=false", "--authfile"])
+        .arg(&authfile)
+        .arg(format!("docker://{ours}:docker")));
+    let log = mirror.log();
+    let (_, signature) = job.rsplit_once('.').unwrap();
+    assert!(log.iter().all(|line| !line.contains(signature)));
+    assert_eq!(issuer.fetches(), 1);
 }

@@ -176,3 +176,76 @@ async fn the_conformance_suite() {
         Some(&site.ca),
     );
 }
+
+const RULES: &str = r#"
+[local.dev-local]
+[auth]
+[[auth.allow]]
+who = ["builder"]
+on = ["dev-local"]
+may = ["pull", "push"]
+"#;
+
+/// The client's certificate is the only login that there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn skopeo_podman_and_curl_with_a_certificate() {
+    let dir = tempfile::tempdir().unwrap();
+    let (authority, clients) = (Authority::new(), Authority::new());
+    authority.localhost().write(dir.path(), "mirror");
+    clients.write(dir.path());
+    let mirror = Secure::start_with(dir.path(), ", client_ca = \"ca.crt\"", RULES);
+    crate::eventually!(mirror.ask(&authority).await.is_some());
+    let show = |name: &str, user: &str| {
+        let certificates = dir.path().join(name);
+        fs::create_dir(&certificates).unwrap();
+        authority.write(&certificates);
+        let shown = clients.client(user);
+        fs::write(certificates.join("client.cert"), shown.certificate).unwrap();
+        fs::write(certificates.join("client.key"), shown.key).unwrap();
+        certificates
+    };
+    let (builder, stranger) = (show("builder", "builder"), show("stranger", "stranger"));
+    let policy = dir.path().join("policy.json");
+    let anything = "{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}";
+    fs::write(&policy, anything).unwrap();
+
+    // Something to push, by a mirror without rules.
+    let source = Site::start().await;
+    let image = source.push("app:1");
+    let push = |certificates: &PathBuf| {
+        let mut command = Command::new("skopeo");
+        command.arg("--policy").arg(&policy).arg("copy");
+        command.arg("--src-cert-dir").arg(&source.certificates);
+        command.arg("--dest-cert-dir").arg(certificates);
+        command.arg(format!("docker://{image}"));
+        command.arg(format!("docker://{}/dev-local/app:1", mirror.host()));
+        command
+    };
+    assert!(!push(&stranger).output().unwrap().status.success());
+    run(&mut push(&builder));
+    let podman = Podman::start(&mirror.host());
+    let name = format!("{}/dev-local/app:1", mirror.host());
+    run(podman
+        .command()
+        .arg("pull")
+        .arg("--cert-dir")
+        .arg(&builder)
+        .arg(&name));
+
+    // By hand, at the token endpoint.
+    let mut curl = Command::new("curl");
+    curl.args(["-sf", "--cert"])
+        .arg(builder.join("client.cert"));
+    curl.arg("--key").arg(builder.join("client.key"));
+    curl.arg("--cacert").arg(builder.join("ca.crt"));
+    let url = format!(
+        "https://{}/v2/token?scope=repository:dev-local/app:pull",
+        mirror.host()
+    );
+    let answer = run(curl.arg(url));
+    assert!(
+        String::from_utf8(answer.stdout)
+            .unwrap()
+            .contains("\"token\"")
+    );
+}

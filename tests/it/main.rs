@@ -41,6 +41,7 @@ mod manners;
 mod members;
 mod names;
 mod namespaces;
+mod oidc;
 mod outage;
 mod owner;
 mod promotion;

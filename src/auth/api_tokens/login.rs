@@ -37,7 +37,7 @@ impl Auth {
         }
         found.map_err(|refused| match refused {
             Refused::Wrong => TokenError::ApiToken.into(),
-            Refused::TooMany(_) | Refused::Token(_) => refused,
+            Refused::TooMany(_) | Refused::Token(_) | Refused::Issuer(_) => refused,
         })
     }
 

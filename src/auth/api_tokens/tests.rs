@@ -49,6 +49,8 @@ impl Place {
             may: Right::ALL.into_iter().collect(),
         };
         let config = Config {
+            oidc: Vec::new(),
+            certificates: false,
             users: Some(self.dir.path().join("users")),
             realm: "mirror".to_owned(),
             token_ttl: TOKEN_TTL,

@@ -3,6 +3,7 @@
 mod accept;
 mod bodies;
 mod chunked;
+mod clients;
 mod drain;
 mod framing;
 mod http2;

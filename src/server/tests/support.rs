@@ -63,6 +63,10 @@ impl Probe {
                     .map_or("-", |host| host.to_str().unwrap());
                 Response::new(Body::full(format!("{host} {path} {}", connection.role)))
             }
+            "who" => {
+                let client = connection.client.as_deref().unwrap_or("-");
+                Response::new(Body::full(client.to_owned()))
+            }
             "panic" => panic!("asked to"),
             "body-panic" => {
                 let end = flushed().map(|()| panic!("asked to"));
@@ -162,6 +166,7 @@ pub(super) fn listener(tls: Option<Vec<CertificatePair>>, role: usize) -> Listen
     ListenerConfig {
         address: SocketAddr::from(([127, 0, 0, 1], 0)),
         tls,
+        clients: None,
         role,
     }
 }

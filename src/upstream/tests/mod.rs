@@ -1,6 +1,7 @@
 //! The client against small servers on real sockets. Canaries are servers that must not see a connection.
 
 mod bodies;
+mod documents;
 mod login;
 mod manners;
 mod ways;

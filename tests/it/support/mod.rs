@@ -17,11 +17,13 @@
 pub mod canary;
 pub mod client;
 pub mod image;
+pub mod issuer;
 pub mod mirror;
 pub mod plain_http;
 pub mod push;
 pub mod raw;
 pub mod secure;
+pub mod signer;
 pub mod tls;
 pub mod upstream;
 
@@ -31,6 +33,7 @@ use std::time::{Duration, Instant};
 pub use canary::Canary;
 pub use client::{Answer, Client, Open};
 pub use image::{Content, Flavour, Image};
+pub use issuer::Issuer;
 pub use mirror::{Mirror, Remote};
 pub use secure::Secure;
 pub use upstream::{Act, Gate, Seen, Upstream};

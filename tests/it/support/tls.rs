@@ -54,6 +54,20 @@ impl Authority {
         }
     }
 
+    /// A certificate for a client of this name.
+    pub fn client(&self, name: &str) -> Identity {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Identity {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
     /// A certificate for `localhost`, 127.0.0.1 and ::1.
     pub fn localhost(&self) -> Identity {
         self.issue(&["localhost", "127.0.0.1", "::1"])
