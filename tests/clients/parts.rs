@@ -119,7 +119,7 @@ pub fn run(command: &mut Command) -> Output {
     output
 }
 
-/// `docker_auth`, a real token server: `admin` with the password `badmin` may pull everything, nobody else anything but `library/public`.
+/// `docker_auth`, a real token server: `admin` with the password `admin-s3cret-canary` may pull everything, nobody else anything but `library/public`.
 #[derive(Debug)]
 pub struct TokenServer {
     dir: TempDir,
@@ -148,7 +148,7 @@ impl TokenServer {
 server: {{addr: "127.0.0.1:{port}"}}
 token: {{issuer: "lab", expiration: 300, certificate: "{dir}/token.crt", key: "{dir}/token.key"}}
 users:
-  "admin": {{password: "$2y$05$LO.vzwpWC5LZGqThvEfznu8qhb5SGqvBSWY1J3yZ4AxtMRZ3kN5jC"}}
+  "admin": {{password: "$2y$10$lSspHftUC2kviLm7XRIds.0cKmQL.vcrSDRJBqlyEcV0IcyIHvys."}}
   "": {{}}
 acl:
   - match: {{account: "admin"}}

@@ -35,7 +35,7 @@ async fn through_the_mirror(
     }
     let mut tokens = TokenServer::start();
     registry.protect(&tokens);
-    let mut mirror = mirror_with_password("badmin", &registry, &tokens).await;
+    let mut mirror = mirror_with_password("admin-s3cret-canary", &registry, &tokens).await;
     let mut client = start(&mirror);
     for round in ["cold", "warm", "upstream gone"] {
         if round == "upstream gone" {
@@ -462,7 +462,7 @@ async fn a_token_server_that_says_no() {
     registry.protect(&tokens);
 
     // A wrong password is the mirror's trouble, not the client's: no challenge, no 404.
-    let mirror = mirror_with_password("wrong", &registry, &tokens).await;
+    let mirror = mirror_with_password("wrong-s3cret-canary", &registry, &tokens).await;
     let answer = mirror.client().manifest("library/app", "1").await;
     assert_eq!(answer.status.as_u16(), 502, "{answer:?}");
     assert_eq!(answer.header("www-authenticate"), None);

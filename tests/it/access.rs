@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::image::{self, Flavour};
-use crate::support::{Answer, Client, Image, Mirror, Remote, Upstream};
+use crate::support::{Answer, Client, Image, Mirror, Remote, Upstream, secrets};
 
 const RULES: &str = r#"
 [local.dev-local]
@@ -59,11 +59,12 @@ fn roadstead(mirror: &Mirror, arguments: &[&str], input: &str) -> (bool, String)
     let _broken = child.stdin.take().unwrap().write_all(input.as_bytes());
     let done = child.wait_with_output().unwrap();
     let said = [done.stdout, done.stderr].concat();
+    assert_eq!(secrets::secret_in(&said), None, "a secret on the terminal");
     (done.status.success(), String::from_utf8(said).unwrap())
 }
 
 pub fn password(user: &str) -> String {
-    format!("{user}-password")
+    secrets::of(user)
 }
 
 pub fn basic(user: &str) -> String {
@@ -610,12 +611,6 @@ async fn tokens_for_clients() {
         client.with("reader", Method::GET, manifest).await.status,
         StatusCode::UNAUTHORIZED
     );
-    for secret in [password("reader"), password("keeper"), access, refresh] {
-        assert!(
-            mirror.log().iter().all(|line| !line.contains(&secret)),
-            "a secret is in the log"
-        );
-    }
 }
 
 #[tokio::test]
@@ -720,7 +715,7 @@ async fn users_by_the_command_line() {
         let (done, said) = run(arguments, input);
         assert!(!done && said.contains(says), "{arguments:?}: {said}");
     }
-    let (done, said) = run(&["user", "add", "reader"], "another-password\n");
+    let (done, said) = run(&["user", "add", "reader"], "another-s3cret-canary\n");
     assert!(done && said.contains("another password"), "{said}");
     assert_eq!(
         client.with("reader", Method::GET, "/v2/").await.status,

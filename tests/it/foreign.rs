@@ -60,11 +60,11 @@ async fn ten_clients_and_one_fetch_without_a_login() {
     let (upstream, web) = (Upstream::start().await, Upstream::start().await);
     let layer = image::blob(1, 3_000_000);
     web.hold_blob(&layer);
-    upstream.want_token(Some("alice:S3CRET"), None);
+    upstream.want_token(Some("alice:s3cret-canary"), None);
     let urls = [url(&web.url(), &layer)];
     upstream.hold("a/b", "1", &image_of(&layer, layer.size(), &urls));
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("password"), "S3CRET\n").unwrap();
+    std::fs::write(dir.path().join("password"), "s3cret-canary\n").unwrap();
     let data = dir.path().join("data");
     let login = "credentials = { username = \"alice\", password_file = \"password\" }";
     let remote = Remote::hub_with(&upstream.url(), &format!("{login}\n{LET_IN}"));
@@ -98,11 +98,11 @@ async fn at_the_upstream_itself_there_is_no_login_either() {
     let upstream = Upstream::start().await;
     let layer = image::blob(1, 1000);
     upstream.hold_blob(&layer);
-    upstream.want_token(Some("alice:S3CRET"), None);
+    upstream.want_token(Some("alice:s3cret-canary"), None);
     let urls = [url(&upstream.url(), &layer)];
     upstream.hold("a/b", "1", &image_of(&layer, layer.size(), &urls));
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("password"), "S3CRET\n").unwrap();
+    std::fs::write(dir.path().join("password"), "s3cret-canary\n").unwrap();
     let data = dir.path().join("data");
     let login = "credentials = { username = \"alice\", password_file = \"password\" }";
     let remote = Remote::hub_with(&upstream.url(), &format!("{login}\n{LET_IN}"));
@@ -343,7 +343,10 @@ async fn redirects_are_followed_without_a_login_up_to_five() {
         "GET",
         "/files/",
         1,
-        Act::redirect(302, &format!("{}?sig=TOPSECRET", url(&cdn.url(), &layer))),
+        Act::redirect(
+            302,
+            &format!("{}?sig=s3cret-canary-sig", url(&cdn.url(), &layer)),
+        ),
     );
     assert!(
         mirror
@@ -357,7 +360,12 @@ async fn redirects_are_followed_without_a_login_up_to_five() {
             .iter()
             .all(|seen| seen.header("authorization").is_none())
     );
-    assert!(!mirror.log().iter().any(|line| line.contains("TOPSECRET")));
+    assert!(
+        !mirror
+            .log()
+            .iter()
+            .any(|line| line.contains("s3cret-canary-sig"))
+    );
 }
 
 #[tokio::test]

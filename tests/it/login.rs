@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::support::image::{self, Flavour};
 use crate::support::{Act, Image, Mirror, Remote, Upstream};
 
-const ALICE: &str = "alice:S3CRET";
+const ALICE: &str = "alice:s3cret-canary";
 
 /// An upstream that gives tokens to alice alone, and an image there.
 async fn upstream() -> (Upstream, Image) {
@@ -39,13 +39,16 @@ async fn pulls(mirror: &Mirror, image: &Image) {
         assert!(client.blob("a/b", &blob.digest).await.is(&blob.bytes));
     }
     assert!(
-        !mirror.log().iter().any(|line| line.contains("S3CRET")),
+        !mirror
+            .log()
+            .iter()
+            .any(|line| line.contains("s3cret-canary")),
         "a secret in the log"
     );
 }
 
 /// Base64 of [`ALICE`].
-const ALICE_BASE64: &str = "YWxpY2U6UzNDUkVU";
+const ALICE_BASE64: &str = "YWxpY2U6czNjcmV0LWNhbmFyeQ==";
 
 fn program(directory: &Path, name: &str, text: &str) {
     let path = directory.join(name);
@@ -58,7 +61,13 @@ async fn a_password_from_the_environment() {
     let (upstream, image) = upstream().await;
     let credentials = "{ username = \"alice\", password_env = \"HUB_PASSWORD\" }";
     let dir = tempfile::tempdir().unwrap();
-    let mirror = mirror(dir, &upstream, credentials, &[("HUB_PASSWORD", "S3CRET")]).await;
+    let mirror = mirror(
+        dir,
+        &upstream,
+        credentials,
+        &[("HUB_PASSWORD", "s3cret-canary")],
+    )
+    .await;
     pulls(&mirror, &image).await;
     assert_eq!(upstream.count("GET", "/token"), 1);
 }
@@ -83,7 +92,7 @@ async fn a_helper_is_asked_once_and_again_when_its_secret_is_refused() {
     let calls = dir.path().join("calls");
     // The first secret has been rotated away already.
     let text = format!(
-        "#!/bin/sh\nread -r registry\necho \"$1 $registry\" >> {calls}\nif [ \"$(wc -l < {calls})\" = 1 ]; then secret=OLD; else secret=S3CRET; fi\nprintf '{{\"ServerURL\":\"%s\",\"Username\":\"alice\",\"Secret\":\"%s\"}}' \"$registry\" \"$secret\"\n",
+        "#!/bin/sh\nread -r registry\necho \"$1 $registry\" >> {calls}\nif [ \"$(wc -l < {calls})\" = 1 ]; then secret=OLD; else secret=s3cret-canary; fi\nprintf '{{\"ServerURL\":\"%s\",\"Username\":\"alice\",\"Secret\":\"%s\"}}' \"$registry\" \"$secret\"\n",
         calls = calls.display()
     );
     program(dir.path(), "docker-credential-lab", &text);
@@ -117,7 +126,7 @@ async fn an_identity_token_is_exchanged_by_post() {
     );
     let dir = tempfile::tempdir().unwrap();
     let config = format!(
-        "{{\"auths\":{{\"{}\":{{\"auth\":\"YWxpY2U6\",\"identitytoken\":\"IDENTITY-S3CRET\"}}}}}}",
+        "{{\"auths\":{{\"{}\":{{\"auth\":\"YWxpY2U6\",\"identitytoken\":\"IDENTITY-s3cret-canary\"}}}}}}",
         upstream.address()
     );
     std::fs::write(dir.path().join("config.json"), config).unwrap();
@@ -145,7 +154,7 @@ async fn basic_is_answered_where_it_is_asked_for() {
     upstream.script("GET", "/manifests/", 1, challenge.clone());
     upstream.script("HEAD", "/manifests/", 1, challenge);
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("password"), "S3CRET").unwrap();
+    std::fs::write(dir.path().join("password"), "s3cret-canary").unwrap();
     let credentials = "{ username = \"alice\", password_file = \"password\" }";
     let mirror = mirror(dir, &upstream, credentials, &[]).await;
     let answer = mirror.client().manifest("a/b", "1").await;
@@ -165,7 +174,7 @@ async fn fifty_cold_pulls_share_one_token() {
     let blobs: Vec<_> = (0..50).map(|seed| image::blob(seed, 1000)).collect();
     blobs.iter().for_each(|blob| upstream.hold_blob(blob));
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("password"), "S3CRET\n").unwrap();
+    std::fs::write(dir.path().join("password"), "s3cret-canary\n").unwrap();
     let credentials = "{ username = \"alice\", password_file = \"password\" }";
     let mirror = mirror(dir, &upstream, credentials, &[]).await;
     let client = mirror.client();
@@ -180,7 +189,7 @@ async fn fifty_cold_pulls_share_one_token() {
 async fn a_token_that_was_revoked_is_renewed_once() {
     let (upstream, image) = upstream().await;
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("password"), "S3CRET").unwrap();
+    std::fs::write(dir.path().join("password"), "s3cret-canary").unwrap();
     let credentials = "{ username = \"alice\", password_file = \"password\" }";
     let mirror = mirror(dir, &upstream, credentials, &[]).await;
     pulls(&mirror, &image).await;

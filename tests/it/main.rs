@@ -50,6 +50,7 @@ mod push;
 mod quota;
 mod ranges;
 mod repositories;
+mod secrets;
 mod security;
 mod tls;
 mod tokens;

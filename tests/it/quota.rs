@@ -17,8 +17,8 @@ const KEEP: u64 = 10;
 
 async fn mirror(upstream: &Upstream, more: &str) -> Mirror {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("alice"), "S3CRET").unwrap();
-    std::fs::write(dir.path().join("bob"), "S3CRET").unwrap();
+    std::fs::write(dir.path().join("alice"), "s3cret-canary").unwrap();
+    std::fs::write(dir.path().join("bob"), "s3cret-canary").unwrap();
     let data = dir.path().join("data");
     let more = format!(
         "tag_ttl = \"0s\"\nnegative_ttl = \"0s\"\nlimits = {{ keep_quota = {KEEP} }}\n{more}"
@@ -239,8 +239,8 @@ async fn a_client_that_was_told_of_a_digest_gets_it() {
 async fn of_a_pool_the_one_with_most_left_pays() {
     let upstream = Upstream::start().await;
     upstream.want_token(Some("nobody:x"), None);
-    upstream.take_login("alice:S3CRET");
-    upstream.take_login("bob:S3CRET");
+    upstream.take_login("alice:s3cret-canary");
+    upstream.take_login("bob:s3cret-canary");
     upstream.grant(100);
     upstream.use_pulls("alice", 60);
     for number in 1..10 {
@@ -283,7 +283,12 @@ async fn of_a_pool_the_one_with_most_left_pays() {
         assert!(mirror.metric(&left) >= KEEP as f64, "{user}");
         assert!(upstream.used(user) <= 100 - KEEP, "{user}");
     }
-    assert!(!mirror.log().iter().any(|line| line.contains("S3CRET")));
+    assert!(
+        !mirror
+            .log()
+            .iter()
+            .any(|line| line.contains("s3cret-canary"))
+    );
 }
 
 fn quota(mirror: &Mirror, arguments: &[&str]) -> String {

@@ -13,7 +13,7 @@ fn with_credentials(more: &str) -> String {
 
 async fn mirror_with_password(upstream: &Upstream, more: &str) -> Mirror {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("password"), "S3CRET\n").unwrap();
+    std::fs::write(dir.path().join("password"), "s3cret-canary\n").unwrap();
     let data = dir.path().join("data");
     Mirror::in_directory(
         dir,
@@ -29,7 +29,7 @@ async fn a_private_image_is_pulled_with_the_configured_credentials() {
     let upstream = Upstream::start().await;
     let image = image::small(Flavour::Oci, 1);
     upstream.hold("a/b", "1", &image);
-    upstream.want_token(Some("alice:S3CRET"), None);
+    upstream.want_token(Some("alice:s3cret-canary"), None);
     let mirror = mirror_with_password(&upstream, "").await;
     assert!(
         mirror
@@ -56,7 +56,12 @@ async fn a_private_image_is_pulled_with_the_configured_credentials() {
         token.path
     );
     assert_eq!(upstream.count("GET", "/token"), 1);
-    assert!(!mirror.log().iter().any(|line| line.contains("S3CRET")));
+    assert!(
+        !mirror
+            .log()
+            .iter()
+            .any(|line| line.contains("s3cret-canary"))
+    );
 }
 
 #[tokio::test]
@@ -95,7 +100,7 @@ async fn a_realm_elsewhere_sees_no_connection() {
         for realm in &realms {
             let upstream = Upstream::start().await;
             upstream.hold("a/b", "1", &image::small(Flavour::Oci, 1));
-            upstream.want_token(Some("alice:S3CRET"), Some(realm));
+            upstream.want_token(Some("alice:s3cret-canary"), Some(realm));
             let mirror = if credentials {
                 mirror_with_password(&upstream, "").await
             } else {
@@ -118,10 +123,10 @@ async fn a_declared_token_host_is_used() {
     let image = image::small(Flavour::Oci, 1);
     upstream.hold("a/b", "1", &image);
     upstream.want_token(
-        Some("alice:S3CRET"),
+        Some("alice:s3cret-canary"),
         Some(&format!("{}/token", service.url())),
     );
-    service.want_token(Some("alice:S3CRET"), None);
+    service.want_token(Some("alice:s3cret-canary"), None);
     let mirror = mirror_with_password(
         &upstream,
         &format!("token_hosts = [\"{}\"]", service.address()),
@@ -149,7 +154,7 @@ async fn redirects_elsewhere_inside_are_refused_and_on_the_same_host_followed() 
     let upstream = Upstream::start().await;
     let blob = image::blob(1, 1000);
     upstream.hold_blob(&blob);
-    upstream.want_token(Some("alice:S3CRET"), None);
+    upstream.want_token(Some("alice:s3cret-canary"), None);
     let mirror = mirror_with_password(&upstream, "").await;
     let port = canary.address().port();
     let refused = [
@@ -201,7 +206,7 @@ async fn an_allowed_redirect_carries_no_credentials_and_the_way_back_neither() {
     let (blob, other) = (image::blob(1, 1000), image::blob(2, 1000));
     cdn.hold_blob(&blob);
     upstream.hold_blob(&other);
-    upstream.want_token(Some("alice:S3CRET"), None);
+    upstream.want_token(Some("alice:s3cret-canary"), None);
     let mirror = mirror_with_password(&upstream, "allow_addresses = [\"127.0.0.1/32\"]").await;
     // The first script is spent on the 401, the second on the request with a token.
     upstream.script(
@@ -210,7 +215,11 @@ async fn an_allowed_redirect_carries_no_credentials_and_the_way_back_neither() {
         9,
         Act::redirect(
             307,
-            &format!("{}/v2/a/b/blobs/{}?sig=TOPSECRET", cdn.url(), blob.digest),
+            &format!(
+                "{}/v2/a/b/blobs/{}?sig=s3cret-canary-sig",
+                cdn.url(),
+                blob.digest
+            ),
         ),
     );
     assert!(
@@ -231,7 +240,7 @@ async fn an_allowed_redirect_carries_no_credentials_and_the_way_back_neither() {
         !mirror
             .log()
             .iter()
-            .any(|line| line.contains("TOPSECRET") || line.contains("S3CRET"))
+            .any(|line| line.contains("s3cret-canary-sig") || line.contains("s3cret-canary"))
     );
     // A → B → A: what was stripped stays stripped.
     upstream.unscript();

@@ -1,4 +1,4 @@
-//! A listener that nobody should talk to: it counts connections and keeps what they said.
+//! A listener that nobody should talk to, or tell a secret: it counts connections and keeps what they said, bodies and all.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -22,8 +22,24 @@ impl Canary {
 
     /// Listens on `address`; the whole of 127.0.0.0/8 is there to be used.
     pub fn on(address: &str) -> Self {
+        Self::answering(address, |_| {
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi".to_owned()
+        })
+    }
+
+    /// One that wants a login, by any way there is, to whatever it is asked.
+    pub fn luring(address: &str) -> Self {
+        Self::answering(address, |own| {
+            format!(
+                "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer realm=\"http://{own}/token\",service=\"x\"\r\nwww-authenticate: Basic realm=\"x\"\r\nset-cookie: lure=1\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}"
+            )
+        })
+    }
+
+    fn answering(address: &str, answer: impl FnOnce(SocketAddr) -> String) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
+        let answer: Arc<str> = answer(address).into();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let (log, stopping) = (Arc::clone(&heard), Arc::clone(&stop));
@@ -40,7 +56,8 @@ impl Canary {
                     heard.len() - 1
                 };
                 let log = Arc::clone(&log);
-                std::thread::spawn(move || listen(stream, &log, index));
+                let answer = Arc::clone(&answer);
+                std::thread::spawn(move || listen(stream, &log, index, &answer));
             }
         });
         Self {
@@ -81,20 +98,32 @@ impl Canary {
     }
 }
 
-fn listen(mut stream: TcpStream, log: &Mutex<Vec<Vec<u8>>>, index: usize) {
+fn listen(mut stream: TcpStream, log: &Mutex<Vec<Vec<u8>>>, index: usize, answer: &str) {
     let _ = stream.set_read_timeout(Some(Duration::from_secs(5)));
     let mut buffer = [0; 4096];
     while let Ok(read @ 1..) = stream.read(&mut buffer) {
         let mut heard = log.lock().unwrap();
         heard[index].extend_from_slice(&buffer[..read]);
-        let complete = heard[index].windows(4).any(|four| four == b"\r\n\r\n");
+        let is_whole = is_whole(&heard[index]);
         drop(heard);
-        if complete {
-            let _ = stream
-                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi");
+        if is_whole {
+            let _ = stream.write_all(answer.as_bytes());
             return;
         }
     }
+}
+
+/// Whether a request is here with its body.
+fn is_whole(heard: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(heard).to_ascii_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let length = length.map_or(0, |length| length.trim().parse().unwrap_or(0));
+    body.len() >= length
 }
 
 impl Drop for Canary {

@@ -15,12 +15,15 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::image::hex;
-use super::patience;
+use super::{patience, secrets};
 
 /// Every manifest type that a modern client takes, as containerd sends them.
 pub const ACCEPT_ALL: &str = "application/vnd.docker.distribution.manifest.v2+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.oci.image.index.v1+json, */*";
+
+/// The longest body that is searched for secrets.
+const CHECKED_MAX: usize = 128 << 10;
 
 /// Talks to one address.
 #[derive(Debug, Clone, Copy)]
@@ -310,6 +313,12 @@ impl Open {
                 Err(error) => break Err(error),
             }
         };
+        // Longer ones are content.
+        if body.len() <= CHECKED_MAX
+            && let Some(form) = secrets::marker_in(&body)
+        {
+            panic!("a secret stands in an answer, {form}: {body:?}");
+        }
         Answer {
             status: self.status,
             headers: self.headers,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
 
-use super::{Client, plain_http, wait_until};
+use super::{Client, plain_http, secrets, wait_until};
 
 /// A running Roadstead.
 #[derive(Debug)]
@@ -274,7 +274,7 @@ impl Mirror {
     }
 }
 
-fn files(path: &Path) -> Vec<PathBuf> {
+pub(super) fn files(path: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
         if entry.path().is_dir() {
@@ -314,15 +314,21 @@ impl Drop for Mirror {
                         == on_disk as f64;
                     accounted && (parts == 0 || self.parts_may_stay)
                 });
+            let page = plain_http::get(self.address, "/metrics");
             self.signal("-TERM");
+            if let Some((_, page)) = page {
+                secrets::assert_none("the metrics", page.lines(), &[]);
+            }
             assert!(
                 agrees,
                 "bytes accounted are not the bytes on disk, or parts stayed: {:?}",
                 self.files("")
             );
         }
-        let panicked: Vec<String> = self
-            .log()
+        let log = self.log();
+        let keys = secrets::keys_below(self.dir.path());
+        secrets::assert_none("the log", log.iter().map(String::as_str), &keys);
+        let panicked: Vec<String> = log
             .into_iter()
             .filter(|line| line.contains("panicked"))
             .collect();

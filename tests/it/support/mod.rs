@@ -6,6 +6,7 @@
 //! * [`image`]: images made by seed, as (digest, media type, bytes).
 //! * [`Client`]: an HTTP client that shows everything, and [`raw`] for what no client would send.
 //! * [`Canary`]: a listener that nobody should ever talk to.
+//! * [`secrets`]: what every secret of a test contains, and the search for it in whatever the mirror says.
 //!
 //! Nothing sleeps to wait for something: `eventually!` (async) and [`wait_until`] (not) poll with one patience.
 #![allow(
@@ -22,6 +23,7 @@ pub mod mirror;
 pub mod plain_http;
 pub mod push;
 pub mod raw;
+pub mod secrets;
 pub mod secure;
 pub mod signer;
 pub mod tls;

@@ -1,6 +1,6 @@
 //! The real binary behind TLS, with certificates of a private authority.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
@@ -11,14 +11,15 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use super::free_port;
 use super::tls::{Authority, Identity};
+use super::{free_port, secrets};
 
 /// A mirror that speaks TLS alone.
 #[derive(Debug)]
 pub struct Secure {
     child: Child,
     port: u16,
+    dir: PathBuf,
 }
 
 impl Secure {
@@ -50,7 +51,8 @@ impl Secure {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        Self { child, port }
+        let dir = dir.to_owned();
+        Self { child, port, dir }
     }
 
     pub fn hang_up(&self) {
@@ -107,5 +109,10 @@ impl Drop for Secure {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        if std::thread::panicking() {
+            return;
+        }
+        let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+        secrets::assert_none("the log", log.lines(), &secrets::keys_below(&self.dir));
     }
 }

@@ -19,6 +19,8 @@ pub struct Seen {
     pub method: String,
     pub path: String,
     pub headers: Vec<(String, String)>,
+    /// What came behind the head, of the length that it says.
+    pub body: String,
     /// The client's end of the connection it came on.
     pub peer: SocketAddr,
 }
@@ -332,12 +334,22 @@ async fn converse(
             .filter_map(|line| line.split_once(": "))
             .map(|(k, v)| (k.to_owned(), v.to_owned()))
             .collect();
-        let seen = Seen {
+        let mut seen = Seen {
             method,
             path,
             headers,
+            body: String::new(),
             peer,
         };
+        let length = seen.header("content-length");
+        let length = length.map_or(0, |length| length.parse().unwrap_or(0));
+        while buffer.len() < length {
+            if stream.read_buf(&mut buffer).await? == 0 {
+                return Ok(());
+            }
+        }
+        let body: Vec<u8> = buffer.drain(..length).collect();
+        seen.body = String::from_utf8_lossy(&body).into_owned();
         let (answer, act, black) = {
             let mut state = state.lock().unwrap();
             state.log.push(seen.clone());
