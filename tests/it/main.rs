@@ -29,6 +29,7 @@ mod audit;
 mod chain;
 mod coalesce;
 mod configuration;
+mod credentials;
 mod disk;
 mod explain;
 mod fairness;
