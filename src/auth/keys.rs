@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::num::NonZeroUsize;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use lru::LruCache;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
@@ -25,6 +27,8 @@ const SIGNS_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 pub(super) const REFRESH_TTL: Duration = Duration::from_secs(14 * 24 * 3600);
 /// How long a key is kept after it was made.
 const KEPT_FOR: Duration = Duration::from_secs(SIGNS_FOR.as_secs() + REFRESH_TTL.as_secs());
+/// How many tokens are remembered as right. They are up to [`super::TOKEN_MAX`] long, so this is up to 8 MiB.
+const VERIFIED_MAX: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// Bytes of a key.
 const SECRET: usize = 32;
 
@@ -49,6 +53,8 @@ pub(super) struct Key {
 pub(super) struct Keys {
     path: PathBuf,
     known: Mutex<Vec<Arc<Key>>>,
+    /// Access tokens whose signatures were right: each is verified once.
+    verified: Mutex<LruCache<Box<str>, Arc<Claims>>>,
     /// For what is not a token: marks of passwords.
     stamps: hmac::Key,
 }
@@ -95,6 +101,7 @@ impl Keys {
         let opened = Self {
             path,
             known: Mutex::new(keys),
+            verified: Mutex::new(LruCache::new(VERIFIED_MAX)),
             stamps: hmac::Key::new(hmac::HMAC_SHA256, b"roadstead password stamp"),
         };
         opened.rotate(now)?;
@@ -160,11 +167,26 @@ impl Keys {
         Issued::new(text.unwrap_or_default(), &claims)
     }
 
-    /// What a token says, if it counts.
-    pub(super) fn read(&self, token: &str, realm: &str, now: Wall) -> Result<Claims, TokenError> {
+    /// What a token says, if it counts. A signature is checked once, all else at every use.
+    pub(super) fn read(
+        &self,
+        token: &str,
+        realm: &str,
+        now: Wall,
+    ) -> Result<Arc<Claims>, TokenError> {
+        let verified = || self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = verified().get(token).map(Arc::clone);
+        if let Some(claims) = known {
+            claims.count(realm, now)?;
+            return Ok(claims);
+        }
         let kid = Claims::kid(token)?;
         let key = self.by_kid(&kid).ok_or(TokenError::Key)?;
-        Claims::verify(token, &key.secret, realm, now)
+        let claims = Arc::new(Claims::verify(token, &key.secret, realm, now)?);
+        if claims.is_access() {
+            verified().put(token.into(), Arc::clone(&claims));
+        }
+        Ok(claims)
     }
 
     /// A mark of a user's password: another password has another.

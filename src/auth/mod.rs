@@ -13,6 +13,7 @@ mod passwords;
 mod pattern;
 mod policy;
 mod tokens;
+mod told;
 mod users;
 
 #[cfg(test)]
@@ -22,6 +23,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{debug, warn};
 
 pub use api_tokens::{
     ApiToken, ApiTokenError, ApiTokens, EXPIRES_DEFAULT, Made, Scope, TOKENS_MAX,
@@ -37,9 +41,8 @@ use attempts::Attempts;
 use keys::Keys;
 use oidc::{Issuers, OidcError};
 use passwords::Passwords;
+use told::Told;
 use users::Users;
-
-use tracing::debug;
 
 use crate::clock;
 use crate::secret::Secret;
@@ -98,6 +101,8 @@ pub struct Auth {
     attempts: Attempts,
     /// Of those who may not have meant us.
     strangers: Attempts,
+    /// Lines about logins that failed.
+    told: Told,
     keys: Keys,
     api_tokens: Option<ApiTokens>,
     issuers: Issuers,
@@ -123,6 +128,7 @@ impl Auth {
             passwords: Passwords::new(),
             attempts: Attempts::new(true),
             strangers: Attempts::new(false),
+            told: Told::new(),
             keys,
             api_tokens: None,
             issuers: Issuers::default(),
@@ -372,10 +378,24 @@ impl Auth {
         self.current().config.realm.clone()
     }
 
+    /// Whether the log gets a line about one more login that failed. Those that get none are counted in a line of their own.
+    pub fn tells(&self) -> bool {
+        let (tells, untold) = self.told.another(Instant::now());
+        tell(untold);
+        tells
+    }
+
     /// What is forgotten is forgotten, and what is due is fetched: call it every minute, or every address that ever failed stays in memory.
     pub fn tidy(&self) {
         self.attempts.tidy();
         self.strangers.tidy();
         self.issuers.tidy();
+        tell(self.told.ended(Instant::now()));
+    }
+}
+
+fn tell(untold: u64) {
+    if untold > 0 {
+        warn!(target: "audit", action = "login", logins = untold, "more logins failed than were told of one by one");
     }
 }

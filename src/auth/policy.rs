@@ -1,6 +1,6 @@
 //! The rules: who may do what, where. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::identity::Identity;
@@ -65,7 +65,7 @@ pub struct Policy {
     /// The rules.
     pub rules: Vec<Rule>,
     /// Groups with their members.
-    pub groups: BTreeMap<String, Vec<String>>,
+    pub groups: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// Why a text is no part of a rule.
@@ -162,7 +162,7 @@ impl Who {
         }
     }
 
-    fn is(&self, identity: &Identity, groups: &BTreeMap<String, Vec<String>>) -> bool {
+    fn is(&self, identity: &Identity, groups: &BTreeMap<String, BTreeSet<String>>) -> bool {
         let means = |user: &String, name: &str| user == name || pattern::names(user, name);
         match (self, identity.name()) {
             (Self::Anonymous, _) => true,
@@ -173,9 +173,11 @@ impl Who {
                 let said = said.into_iter().flatten();
                 said.into_iter().any(|said| pattern::names(group, said))
             }
-            (Self::Group(group), Some(name)) => groups
-                .get(group)
-                .is_some_and(|members| members.iter().any(|member| means(member, name))),
+            (Self::Group(group), Some(name)) => groups.get(group).is_some_and(|members| {
+                // Patterns are for names with a prefix alone.
+                let fits = |member: &String| pattern::names(member, name);
+                members.contains(name) || name.contains(':') && members.iter().any(fits)
+            }),
             (Self::Everyone | Self::User(_) | Self::Group(_), None) => false,
         }
     }
@@ -199,9 +201,14 @@ impl On {
         })
     }
 
+    /// Whether it is about a repository, or images of it.
+    fn is_of(&self, key: &str) -> bool {
+        self.key.as_deref().is_none_or(|own| own == key)
+    }
+
     /// Whether it is about an image of a repository; without an image: about any of it.
     pub fn is(&self, key: &str, image: Option<&str>) -> bool {
-        self.key.as_deref().is_none_or(|own| own == key)
+        self.is_of(key)
             && match (&self.images, image) {
                 (None, _) | (_, None) => true,
                 (Some(images), Some(image)) => images.is_match(image),
@@ -210,14 +217,17 @@ impl On {
 }
 
 impl Policy {
+    /// The rules that give somebody a right, of those that are about some repository. That comes first: of many rules few are, and it is
+    /// cheaper to see than who is in a group.
     fn rules_for<'a>(
         &'a self,
         identity: &'a Identity,
         right: Right,
+        is_about: impl Fn(&On) -> bool + 'a,
     ) -> impl Iterator<Item = &'a Rule> {
         self.rules.iter().filter(move |rule| {
             let is = |who: &Who| who.is(identity, &self.groups);
-            rule.may.has(right) && rule.who.iter().any(is)
+            rule.may.has(right) && rule.on.iter().any(&is_about) && rule.who.iter().any(is)
         })
     }
 
@@ -229,7 +239,7 @@ impl Policy {
         image: Option<&str>,
         right: Right,
     ) -> bool {
-        let mut rules = self.rules_for(identity, right);
+        let mut rules = self.rules_for(identity, right, |on| on.is_of(key));
         identity.is_owner() || rules.any(|rule| rule.on.iter().any(|on| on.is(key, image)))
     }
 
@@ -244,23 +254,22 @@ impl Policy {
         self.rules.iter().position(|rule| {
             let is = |who: &Who| who.is(identity, &self.groups);
             rule.may.has(right)
-                && rule.who.iter().any(is)
                 && rule.on.iter().any(|on| on.is(key, image))
+                && rule.who.iter().any(is)
         })
     }
 
     /// Whether somebody may do something with every image of a repository.
     pub fn decide_all(&self, identity: &Identity, key: &str, right: Right) -> bool {
-        let whole = |on: &On| on.images.is_none() && on.is(key, None);
-        let mut rules = self.rules_for(identity, right);
-        identity.is_owner() || rules.any(|rule| rule.on.iter().any(whole))
+        let whole = |on: &On| on.images.is_none() && on.is_of(key);
+        identity.is_owner() || self.rules_for(identity, right, whole).next().is_some()
     }
 
     /// Whether somebody may administer the mirror itself.
     pub fn administers(&self, identity: &Identity) -> bool {
         let whole = |on: &On| on.key.is_none() && on.images.is_none();
-        let mut rules = self.rules_for(identity, Right::Admin);
-        identity.is_owner() || rules.any(|rule| rule.on.iter().any(whole))
+        let mut rules = self.rules_for(identity, Right::Admin, whole);
+        identity.is_owner() || rules.next().is_some()
     }
 
     /// Whether any rule is about this one in particular.
@@ -313,7 +322,7 @@ mod tests {
                 rule(&["root"], &["*"], &["pull", "admin"]),
                 rule(&["keeper"], &["hub"], &["admin"]),
             ],
-            groups: BTreeMap::from([("ci".to_owned(), vec!["builder".to_owned()])]),
+            groups: BTreeMap::from([("ci".to_owned(), BTreeSet::from(["builder".to_owned()]))]),
         }
     }
 
@@ -417,8 +426,11 @@ mod tests {
             let policy = Policy {
                 rules: vec![rule("anonymous"), rule(who)],
                 groups: BTreeMap::from([
-                    ("ops".to_owned(), vec!["ada".to_owned()]),
-                    ("jobs".to_owned(), vec!["oidc:repo:org/app:**".to_owned()]),
+                    ("ops".to_owned(), BTreeSet::from(["ada".to_owned()])),
+                    (
+                        "jobs".to_owned(),
+                        BTreeSet::from(["oidc:repo:org/app:**".to_owned()]),
+                    ),
                 ]),
             };
             assert_eq!(policy.knows(identity), expected, "{who} {identity:?}");

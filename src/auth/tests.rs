@@ -358,6 +358,8 @@ fn tokens_that_are_not_right() {
         );
     }
     let good = sign(&header, &right.to_string());
+    // One that was right before, too, and is remembered.
+    assert!(auth.by_token(&good).is_ok());
     let (signed, signature) = good.rsplit_once('.').unwrap();
     let mut flipped = B64.decode(signature).unwrap();
     flipped[0] ^= 1;
@@ -377,6 +379,54 @@ fn tokens_that_are_not_right() {
         let shown: String = text.chars().take(40).collect();
         assert!(auth.by_token(&text).is_err(), "{shown}");
     }
+}
+
+#[test]
+fn a_token_that_is_remembered_still_ends() {
+    let (dir, auth) = somewhere();
+    let now = clock::now();
+    let at = |seconds: i64| Wall::from_ms(now.as_ms() + seconds * 1000);
+    let issued = auth.issue(&Identity::user("ada"), &grants());
+    let token = issued.token.expose();
+    assert!(auth.by_token(token).is_ok() && auth.keys.read(token, "mirror", at(290)).is_ok());
+    for (realm, seconds) in [("mirror", 301), ("mirror", -10), ("other", 0)] {
+        let read = auth.keys.read(token, realm, at(seconds));
+        assert_eq!(read.unwrap_err(), TokenError::Invalid, "{realm} {seconds}");
+    }
+    write_users(&dir.path().join("users"), &["bob"]);
+    assert_eq!(auth.by_token(token), Err(TokenError::Subject.into()));
+}
+
+#[tokio::test]
+async fn a_name_that_is_nobodys_is_checked_for_as_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let users = dir.path().join("users");
+    // As many of one cost as of another: the choice between them is always the same.
+    let lines: Vec<String> = [("ada", 9), ("bob", 5), ("eve", 9), ("fay", 5)]
+        .map(|(name, cost)| format!("{name}:{}\n", hash_at(cost, "x").unwrap()))
+        .into();
+    std::fs::write(&users, lines.concat()).unwrap();
+    let auth = Auth::open(config(&users), dir.path()).unwrap();
+    let wrong = Secret::new("wrong");
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for n in 0..15_u8 {
+        for (name, times) in [("ada", &mut known), ("nobody", &mut unknown)] {
+            let current = auth.current();
+            let table = current.users.table();
+            let turn = auth.passwords.turn().await.unwrap();
+            let start = Instant::now();
+            let against = (table.get(name), table.usual_cost());
+            let found = auth.passwords.verify(&turn, (name, &wrong), against);
+            assert!(!found.await, "{n}");
+            times.push(start.elapsed());
+        }
+    }
+    known.sort();
+    unknown.sort();
+    // Medians of one run against each other: without a check of its own the second is a thousandth of the first, at the other cost a
+    // sixteenth.
+    let ratio = known[7].as_secs_f64() / unknown[7].as_secs_f64();
+    assert!((0.25..4.0).contains(&ratio), "{known:?} {unknown:?}");
 }
 
 #[test]

@@ -181,11 +181,18 @@ impl Claims {
         let key = DecodingKey::from_secret(secret);
         let token = jsonwebtoken::decode::<Self>(token, &key, &validation);
         let claims = token.map_err(|_any| TokenError::Invalid)?.claims;
+        claims.count(realm, now)?;
+        Ok(claims)
+    }
+
+    /// Whether they count here and now.
+    pub(super) fn count(&self, realm: &str, now: Wall) -> Result<(), TokenError> {
         let now = u64::try_from(now.as_ms() / 1000).unwrap_or(0);
-        let begun = claims.nbf.max(claims.iat) <= now.saturating_add(LEEWAY);
-        let lasts = now < claims.exp;
-        (begun && lasts)
-            .then_some(claims)
+        let begun = self.nbf.max(self.iat) <= now.saturating_add(LEEWAY);
+        let lasts = now < self.exp;
+        let is_ours = self.iss == realm && self.aud == realm;
+        (begun && lasts && is_ours)
+            .then_some(())
             .ok_or(TokenError::Invalid)
     }
 

@@ -97,7 +97,10 @@ impl Table {
         for hash in self.0.values() {
             *counted.entry(cost(hash).unwrap_or(COST)).or_default() += 1;
         }
-        let most = counted.into_iter().max_by_key(|(_, count)| *count);
+        // Of several the dearest, always: a cost that changed from try to try would tell who is not there.
+        let most = counted
+            .into_iter()
+            .max_by_key(|(cost, count)| (*count, *cost));
         most.map_or(COST, |(cost, _)| cost)
     }
 

@@ -1,6 +1,6 @@
 //! The `[auth]` table: users, rules, groups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Spanned;
 
@@ -61,7 +61,7 @@ impl Reader<'_> {
         &mut self,
         written: BTreeMap<String, Vec<Spanned<String>>>,
         names: &Names<'_>,
-    ) -> BTreeMap<String, Vec<String>> {
+    ) -> BTreeMap<String, BTreeSet<String>> {
         let mut groups = BTreeMap::new();
         for (name, members) in written {
             for member in &members {
@@ -93,7 +93,7 @@ impl Reader<'_> {
     fn rule(
         &mut self,
         rule: file::Allow,
-        (groups, names): (&BTreeMap<String, Vec<String>>, &Names<'_>),
+        (groups, names): (&BTreeMap<String, BTreeSet<String>>, &Names<'_>),
         all: &AllSettings,
         warnings: &mut Vec<String>,
     ) -> Rule {
