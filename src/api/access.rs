@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::error::ApiError;
-use super::{Api, Call, Config, forwarded};
+use super::route::Route;
+use super::{Api, Call, Config, changes, forwarded};
 use crate::audit;
 use crate::auth::{Auth, Identity, Refused, Right, TOKEN_MAX};
 use crate::limits::{Class, Client, Limited, Passage};
@@ -118,6 +119,7 @@ impl Api {
         // What is wrong with an issuer's token is in the log already, and its user name says nothing.
         if let Err(refused) = &found
             && !matches!(refused, Refused::Issuer(_))
+            && auth.tells()
         {
             let user: String = name.chars().take(64).collect();
             warn!(target: audit::TARGET, action = "login", outcome = "refused", user, client = %address, %refused, "a login failed");
@@ -210,9 +212,8 @@ impl Api {
                 bearer = format!("{bearer},{key}=\"{value}\"");
             }
         }
-        // Docker learns here alone how to log in, tries every way, and gives up where it has no password for one (ADR 9).
-        let is_base = call.path.ends_with("/v2/") || call.path.ends_with("/v2");
-        if is_base && auth.serves_anonymous() {
+        // Docker learns here alone how to log in, goes every way that is offered, and gives up where it has no password for one (ADR 9).
+        if call.path.ends_with("/v2/") || call.path.ends_with("/v2") {
             return ApiError::unauthorized(sentence, &[bearer]);
         }
         // One line each: no client parts a list of them (PROTOCOL C1).
@@ -372,6 +373,25 @@ impl Api {
     pub(super) fn may_read_all(&self, call: &Call<'_>, key: &str) -> bool {
         let auth = self.config.auth.as_ref();
         auth.is_none_or(|auth| auth.may_all(&call.identity, key, Right::Pull))
+    }
+
+    /// Where nothing but loopback keeps strangers out, a page of theirs must not come in by a name that they had pointed at this machine:
+    /// whoever runs a browser here opens such pages (RELIABILITY A1).
+    pub(super) fn require_own_host(&self, call: &Call<'_>, route: &Route) -> Result<(), ApiError> {
+        let is_open = self.config.auth.is_none() && self.config.open_writes;
+        if !is_open || !(changes(call.method) || route.tells_of_the_mirror()) {
+            return Ok(());
+        }
+        let host = call.own_hosts.last().map_or("", String::as_str);
+        let own = self
+            .config
+            .own_hosts
+            .iter()
+            .chain(call.there.hosts().keys());
+        if forwarded::may_be_rebound(host, own.map(String::as_str)) {
+            return Err(ApiError::foreign_host(host));
+        }
+        Ok(())
     }
 
     /// The one who asks may administer the mirror itself.

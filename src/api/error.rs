@@ -103,6 +103,16 @@ impl ApiError {
         )
     }
 
+    /// A host that a page of another site may have had pointed here.
+    pub(super) fn foreign_host(host: &str) -> Self {
+        let shown: String = host.chars().take(64).filter(|c| !c.is_control()).collect();
+        let message = format!(
+            "without [auth], only an address, localhost and this mirror's own names may be used to change or administer anything, and \
+             `{shown}` is none of them; where it is, name it in server.external_url or as host of a [[server.bind]]"
+        );
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
+    }
+
     /// Nothing at this path of a repository.
     pub(super) fn no_item() -> Self {
         Self::new(

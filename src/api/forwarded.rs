@@ -87,9 +87,69 @@ pub(super) fn is_foreign_page(headers: &HeaderMap, own_host: &str) -> bool {
     })
 }
 
+/// Whether a host is a name that somebody else may have pointed at this machine, so that their page passes for ours (DNS rebinding).
+/// Addresses, `localhost` and our own names are not; who sends no host is no browser.
+pub(super) fn may_be_rebound<'a>(host: &str, own: impl IntoIterator<Item = &'a str>) -> bool {
+    let name = |host: &str| {
+        let is_bare = host.ends_with(']') || !host.contains(':');
+        let name = match host.rsplit_once(':') {
+            Some((name, _port)) if !is_bare => name,
+            Some(_) | None => host,
+        };
+        name.trim_end_matches('.').to_ascii_lowercase()
+    };
+    let asked = name(host);
+    let address = asked.trim_start_matches('[').trim_end_matches(']');
+    let is_known = asked.is_empty()
+        || address.parse::<IpAddr>().is_ok()
+        || asked == "localhost"
+        || asked.ends_with(".localhost")
+        || own.into_iter().any(|own| name(own) == asked);
+    !is_known
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_others_may_point_here() {
+        let own = ["127.0.0.1:5000", "mirror.example", "Lab.example:5000"];
+        let rebound = |host: &str| may_be_rebound(host, own);
+        for host in [
+            "",
+            "127.0.0.1:5000",
+            "127.0.0.1",
+            "10.1.2.3:80",
+            "[::1]:5000",
+            "[::1]",
+            "localhost",
+            "LOCALHOST:5000",
+            "localhost.:5000",
+            "app.localhost:5000",
+            "mirror.example",
+            "mirror.example:8443",
+            "Mirror.Example.",
+            "lab.example",
+        ] {
+            assert!(!rebound(host), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:5000",
+            "127.0.0.1.evil.example:5000",
+            "localhost.evil.example",
+            "evillocalhost",
+            "mirror.example.evil",
+            "x.mirror.example",
+            "2130706433",
+            "0x7f.1:5000",
+            "[::1].evil:5000",
+            "a:b:c",
+        ] {
+            assert!(rebound(host), "{host}");
+        }
+    }
 
     #[test]
     fn pages_of_other_sites() {

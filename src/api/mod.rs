@@ -300,6 +300,7 @@ impl Api {
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
         let mut call = self.call(request, peer, role)?;
+        self.require_own_host(&call, &route)?;
         let class = route.class(call.method);
         if let Route::Token { prefix } = &route {
             // Nobody knows yet who it is.
@@ -393,8 +394,7 @@ impl Api {
             trusted_proxies, ..
         } = &self.config;
         let host = forwarded::host(peer.address, &request.headers, trusted_proxies);
-        let reads = matches!(request.method, Method::GET | Method::HEAD);
-        if !reads && forwarded::is_foreign_page(&request.headers, &host) {
+        if changes(&request.method) && forwarded::is_foreign_page(&request.headers, &host) {
             return Err(ApiError::foreign_page());
         }
         own_hosts.push(host);
@@ -447,8 +447,13 @@ fn paced(passage: Option<Passage>, response: Response<Body>) -> Response<Body> {
     }
 }
 
+/// Whether a request may be more than a question.
+fn changes(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD)
+}
+
 fn plain(method: &Method, status: StatusCode, text: &str) -> Result<Response<Body>, ApiError> {
-    if !matches!(*method, Method::GET | Method::HEAD) {
+    if changes(method) {
         return Err(ApiError::method("GET, HEAD"));
     }
     let mut response = Response::new(Body::full(text.to_owned()));

@@ -113,6 +113,30 @@ impl Route {
         }
     }
 
+    /// Whether even reading it is administration.
+    pub(super) const fn tells_of_the_mirror(&self) -> bool {
+        match self {
+            Self::Audit
+            | Self::Quota
+            | Self::Explain
+            | Self::Collection
+            | Self::Verification
+            | Self::Tokens { .. }
+            | Self::Tag { .. }
+            | Self::Repositories { .. } => true,
+            Self::Live
+            | Self::Ready
+            | Self::Metrics
+            | Self::Promote { .. }
+            | Self::Artifact { .. }
+            | Self::Storage { .. }
+            | Self::Search { .. }
+            | Self::System { .. }
+            | Self::Token { .. }
+            | Self::Registry { .. } => false,
+        }
+    }
+
     /// Whether its errors have Artifactory's envelope.
     pub(super) const fn is_artifactory(&self) -> bool {
         match self {

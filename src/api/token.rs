@@ -112,7 +112,9 @@ impl Api {
         };
         match found {
             Err(Refused::Wrong) if !wanted.scopes.is_empty() => {
-                info!(target: audit::TARGET, action = "login", outcome = "unknown", client = %self.address(call), "credentials that are not this mirror's; an anonymous token was given");
+                if auth.tells() {
+                    info!(target: audit::TARGET, action = "login", outcome = "unknown", client = %self.address(call), "credentials that are not this mirror's; an anonymous token was given");
+                }
                 Ok(Identity::anonymous())
             }
             found => found.map_err(|refused| self.unrecognised(call, &refused)),

@@ -368,11 +368,6 @@ impl Auth {
         self.current().config.policy.has_logins()
     }
 
-    /// Whether anything is given to everybody.
-    pub fn serves_anonymous(&self) -> bool {
-        self.current().config.policy.serves_anonymous()
-    }
-
     /// The `service` of challenges.
     pub fn realm(&self) -> String {
         self.current().config.realm.clone()

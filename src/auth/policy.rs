@@ -284,14 +284,6 @@ impl Policy {
         self.rules.iter().any(|rule| rule.who.iter().any(is))
     }
 
-    /// Whether anything is given to everybody.
-    pub fn serves_anonymous(&self) -> bool {
-        let is_everybody = |who: &Who| *who == Who::Anonymous;
-        self.rules
-            .iter()
-            .any(|rule| rule.who.iter().any(is_everybody))
-    }
-
     /// Whether any rule is about people who are logged in.
     pub fn has_logins(&self) -> bool {
         let needs = |who: &Who| *who != Who::Anonymous;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::support::image::{self, Flavour};
 use crate::support::{Answer, Client, Image, Mirror, Remote, Upstream, secrets};
 
-const RULES: &str = r#"
+pub const RULES: &str = r#"
 [local.dev-local]
 [local.secret-local]
 [virtual.all-virtual]
@@ -45,7 +45,7 @@ may = ["pull", "push", "delete", "promote", "admin"]
 
 const USERS: [&str; 5] = ["reader", "builder", "keeper", "root", "stranger"];
 
-fn roadstead(mirror: &Mirror, arguments: &[&str], input: &str) -> (bool, String) {
+pub fn roadstead(mirror: &Mirror, arguments: &[&str], input: &str) -> (bool, String) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_roadstead"))
         .arg("-c")
         .arg(mirror.configuration())
@@ -74,6 +74,11 @@ pub fn basic(user: &str) -> String {
 
 /// A mirror with these users and rules; docker-hub's upstream is `upstream`.
 pub async fn guarded(upstream: &Upstream) -> Mirror {
+    guarded_with(upstream, "").await
+}
+
+/// The same, with more tables before the rules.
+pub async fn guarded_with(upstream: &Upstream, before: &str) -> Mirror {
     let dir = tempfile::tempdir().unwrap();
     // The users are there before the mirror starts, as `user add` makes them.
     let file = dir.path().join("mirror.toml");
@@ -101,7 +106,8 @@ pub async fn guarded(upstream: &Upstream) -> Mirror {
         assert!(child.wait().unwrap().success());
     }
     let data = dir.path().join("data");
-    Mirror::in_directory(dir, data, &[Remote::hub(&upstream.url())], RULES).await
+    let more = format!("{before}{RULES}");
+    Mirror::in_directory(dir, data, &[Remote::hub(&upstream.url())], &more).await
 }
 
 impl Client {
@@ -152,7 +158,7 @@ impl Client {
     }
 }
 
-fn challenges(answer: &Answer) -> Vec<String> {
+pub fn challenges(answer: &Answer) -> Vec<String> {
     let lines = answer.headers.get_all("www-authenticate").iter();
     lines
         .map(|line| line.to_str().unwrap().to_owned())

@@ -22,6 +22,7 @@
 mod support;
 
 mod access;
+mod administration;
 mod admission;
 mod aql;
 mod artifactory;
@@ -34,6 +35,8 @@ mod disk;
 mod explain;
 mod fairness;
 mod foreign;
+mod forged;
+mod guessing;
 mod history;
 mod hostile;
 mod limits;

@@ -292,7 +292,7 @@ async fn a_body_that_breaks_off_and_two_writers() {
     let path = client.begin_upload("dev-local/a").await;
     // Announced as ten bytes, five come.
     let request = format!(
-        "PATCH {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\ncontent-range: 0-9\r\n\r\n12345"
+        "PATCH {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\ncontent-range: 0-9\r\n\r\n12345"
     );
     let mut broken = tokio::net::TcpStream::connect(mirror.address())
         .await
@@ -309,7 +309,7 @@ async fn a_body_that_breaks_off_and_two_writers() {
         .await
         .unwrap();
     let head = format!(
-        "PATCH {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nslow!\r\n"
+        "PATCH {path} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n5\r\nslow!\r\n"
     );
     slow.write_all(head.as_bytes()).await.unwrap();
     crate::eventually!(client.patch(&path, 7, b"other").await.status == StatusCode::CONFLICT);
