@@ -16,6 +16,7 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,6 +27,7 @@ use http_body_util::{BodyExt as _, Full};
 use roadstead::api::{self, Api, Peer, Role};
 use roadstead::auth::{Auth, Grant, Identity, Right, Rights};
 use roadstead::config::{self, Resolved};
+use roadstead::limits::{self, Limits};
 use roadstead::oci::Digest;
 use roadstead::repository::{Catalog, FileSettings, Workshop};
 use roadstead::secret::Secret;
@@ -116,6 +118,8 @@ impl Mirror {
             api::Config {
                 catalog: Catalog::open(workshop, settings).await.unwrap(),
                 auth,
+                limits: Arc::new(Limits::new(limits::Config::default())),
+                grace: Duration::ZERO,
                 open_writes: true,
                 store,
                 external_url: None,
@@ -174,6 +178,7 @@ impl Mirror {
         let peer = Peer {
             address: (CLIENT, 40_000).into(),
             tls: false,
+            client: None,
             role: 0,
         };
         let answer = self.api.handle(request.body(body).unwrap(), peer).await;

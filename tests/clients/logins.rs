@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::parts::{Registry, run, tool};
-use crate::pulls::{Docker, Podman};
-use crate::support::image::{self, Flavour};
+use crate::pulls::{Containerd, Docker, Podman};
+use crate::support::image::{self, Flavour, Packing};
 use crate::support::signer::Signer;
-use crate::support::{Issuer, Mirror, Remote};
+use crate::support::tls::Authority;
+use crate::support::{Issuer, Mirror, Remote, Secure, Upstream, secrets};
 
 const RULES: &str = r#"
 [local.dev-local]
@@ -40,10 +42,9 @@ fn fails(command: &mut Command) {
     assert!(!done.status.success(), "{command:?} went well");
 }
 
-/// A mirror with users `reader` and `writer`, whose passwords are `<name>-s3cret-canary`.
-async fn guarded(registry: &Registry) -> Mirror {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("mirror.toml");
+/// The users file of [`RULES`] in `dir`.
+fn add_users(dir: &Path) {
+    let file = dir.join("mirror.toml");
     fs::write(
         &file,
         format!("{RULES}[remote.docker-hub]\nurl = \"http://x\"\n"),
@@ -52,8 +53,14 @@ async fn guarded(registry: &Registry) -> Mirror {
     for user in ["reader", "writer"] {
         let mut add = Command::new(env!("CARGO_BIN_EXE_roadstead"));
         add.arg("-c").arg(&file).args(["user", "add", user]);
-        assert!(type_in(&mut add, &format!("{user}-s3cret-canary\n")));
+        assert!(type_in(&mut add, &format!("{}\n", secrets::of(user))));
     }
+}
+
+/// A mirror with users `reader` and `writer`, whose passwords are `<name>-s3cret-canary`.
+async fn guarded(registry: &Registry) -> Mirror {
+    let dir = tempfile::tempdir().unwrap();
+    add_users(dir.path());
     let hub = Remote {
         key: "docker-hub",
         url: registry.url(),
@@ -362,4 +369,300 @@ may = ["pull", "push"]
     let (_, signature) = job.rsplit_once('.').unwrap();
     assert!(log.iter().all(|line| !line.contains(signature)));
     assert_eq!(issuer.fetches(), 1);
+}
+
+/// `crane` with a login of its own.
+fn crane(home: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(tool("crane"));
+    command.args(arguments).env("DOCKER_CONFIG", home);
+    command
+}
+
+fn crane_logs_in(home: &Path, at: &str, user: &str, more: &[(&str, &Path)]) -> Command {
+    let secret = secrets::of(user);
+    let mut login = crane(home, &["auth", "login", at, "-u", user, "-p", &secret]);
+    login.envs(more.iter().copied());
+    login
+}
+
+/// Over TLS, with an authority that the clients alone were told of. Docker believes loopback whatever it shows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    add_users(dir.path());
+    let authority = Authority::new();
+    authority.localhost().write(dir.path(), "mirror");
+    let rules = format!("{RULES}[remote.docker-hub]\nurl = \"http://127.0.0.1:1\"\n");
+    let mirror = Secure::start(dir.path(), &rules);
+    crate::eventually!(mirror.ask(&authority).await.is_some());
+    let certificates = dir.path().join("certs");
+    fs::create_dir(&certificates).unwrap();
+    let ca = authority.write(&certificates);
+    let at = mirror.host();
+    let target = format!("{at}/dev-local/team/app:1");
+    let packed = [image::noise_layer(Packing::Plain, 1, 100_000)];
+    let packed = image::image(Flavour::Oci, "amd64", &packed);
+    let layer = dir.path().join("layer.tar");
+    fs::write(&layer, &packed.layers()[0].bytes).unwrap();
+    let layer = layer.display().to_string();
+
+    // crane
+    let home = dir.path().join("crane");
+    fs::create_dir(&home).unwrap();
+    let trusts = [("SSL_CERT_FILE", ca.as_path())];
+    let with = |arguments: &[&str]| {
+        let mut command = crane(&home, arguments);
+        command.envs(trusts.iter().copied());
+        command
+    };
+    let append = ["append", "-f", &layer, "-t", &target];
+    fails(&mut with(&append));
+    run(&mut crane_logs_in(&home, &at, "writer", &trusts));
+    run(&mut with(&append));
+    run(&mut crane_logs_in(&home, &at, "reader", &trusts));
+    run(&mut with(&["validate", "--remote", &target]));
+    let another = format!("{at}/dev-local/team/app:2");
+    fails(&mut with(&["append", "-f", &layer, "-t", &another]));
+    fails(&mut crane(&home, &["validate", "--remote", &target]));
+
+    // skopeo and podman
+    let authfile = dir.path().join("auth.json").display().to_string();
+    let certs = certificates.display().to_string();
+    let podman = Podman::start(&at);
+    let log_in = |mut command: Command, user: &str, typed: &str| {
+        command.args(["login", "-u", user, "--password-stdin", "--cert-dir"]);
+        command.args([&certs, "--authfile", &authfile, &at]);
+        type_in(&mut command, typed)
+    };
+    assert!(!log_in(Command::new("skopeo"), "reader", "wrong"));
+    assert!(log_in(
+        Command::new("skopeo"),
+        "reader",
+        &secrets::of("reader")
+    ));
+    let remote = format!("docker://{target}");
+    let inspect = ["inspect", "--raw", "--authfile", &authfile];
+    run(Command::new("skopeo")
+        .args(inspect)
+        .args(["--cert-dir", &certs, &remote]));
+    fails(Command::new("skopeo").args(inspect).arg(&remote));
+    fs::remove_file(&authfile).unwrap();
+    let pull = [
+        "pull",
+        "--cert-dir",
+        &certs,
+        "--authfile",
+        &authfile,
+        &target,
+    ];
+    fails(podman.command().args(pull));
+    assert!(log_in(podman.command(), "reader", &secrets::of("reader")));
+    run(podman.command().args(pull));
+    let push = [
+        "push",
+        "--cert-dir",
+        &certs,
+        "--authfile",
+        &authfile,
+        &target,
+    ];
+    fails(podman.command().args(push));
+    assert!(log_in(podman.command(), "writer", &secrets::of("writer")));
+    run(podman.command().args(push));
+
+    // docker
+    let docker = Docker::start(&at);
+    let home = dir.path().join("docker");
+    let with = |arguments: &[&str]| {
+        let mut command = docker.command();
+        command.args(arguments).env("DOCKER_CONFIG", &home);
+        command
+    };
+    fails(&mut with(&["pull", &target]));
+    let login = |user: &str, typed: &str| {
+        type_in(
+            &mut with(&["login", &at, "-u", user, "--password-stdin"]),
+            typed,
+        )
+    };
+    assert!(!login("reader", "wrong"));
+    assert!(login("reader", &secrets::of("reader")));
+    run(&mut with(&["pull", &target]));
+    fails(&mut with(&["push", &target]));
+    assert!(login("writer", &secrets::of("writer")));
+    run(&mut with(&["push", &target]));
+
+    // containerd
+    let text = format!(
+        "server = \"https://{at}\"\n[host.\"https://{at}\"]\n  capabilities = [\"pull\", \"resolve\"]\n  ca = \"{}\"\n",
+        ca.display()
+    );
+    pulls_with_a_login(&Containerd::start(&at, &text), &target);
+}
+
+/// Nobody and a wrong password pull nothing, the reader does.
+fn pulls_with_a_login(containerd: &Containerd, target: &str) {
+    let pull = |login: Option<String>| {
+        let mut pull = containerd.pull_command(target);
+        if let Some(login) = login {
+            pull.args(["--user", &login]);
+        }
+        pull
+    };
+    fails(&mut pull(None));
+    fails(&mut pull(Some(format!("reader:{}", secrets::of("wrong")))));
+    run(&mut pull(Some(format!("reader:{}", secrets::of("reader")))));
+    containerd.forget(target);
+}
+
+/// A mirror with an image of many layers behind an upstream that gives so many bytes a second.
+async fn slow_site(seeds: &[u64], layers: u64, bandwidth: &str, ttl: &str) -> (Upstream, Mirror) {
+    let upstream = Upstream::start().await;
+    for seed in seeds {
+        let packed: Vec<_> = (0..layers)
+            .map(|n| image::noise_layer(Packing::Gzip, seed * 100 + n, 512 << 10))
+            .collect();
+        let image = image::image(Flavour::Docker, "amd64", &packed);
+        upstream.hold(&format!("library/app{seed}"), "1", &image);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    add_users(dir.path());
+    let hub = Remote {
+        key: "docker-hub",
+        url: upstream.url(),
+        serves: "docker.io",
+        more: format!("limits = {{ bandwidth = \"{bandwidth}\" }}\n"),
+    };
+    let rules = RULES
+        .replace("who = [\"anonymous\"]", "who = [\"reader\"]")
+        .replacen(
+            "[[auth.allow]]",
+            &format!("token_ttl = \"{ttl}\"\n[[auth.allow]]"),
+            1,
+        );
+    let data = dir.path().join("data");
+    let mirror = Mirror::in_directory(dir, data, &[hub], &rules).await;
+    (upstream, mirror)
+}
+
+/// How many tokens the mirror gave to clients whose names begin so.
+fn tokens_given(mirror: &Mirror, agent: &str) -> usize {
+    let agent = format!("\"agent\":\"{agent}");
+    let is_given = |line: &&String| {
+        line.contains("/v2/token") && line.contains("\"status\":200") && line.contains(&agent)
+    };
+    mirror.log().iter().filter(is_given).count()
+}
+
+/// Layers that come while tokens end: clients get others and go on, and what is under way is not cut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_end_during_a_pull() {
+    // Eight layers of half a MiB, one each second, with tokens of two seconds.
+    let (upstream, mirror) = slow_site(&[1], 8, "512KiB/s", "2s").await;
+    let at = mirror.address().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    run(&mut crane_logs_in(dir.path(), &at, "reader", &[]));
+    let target = format!("{at}/app1:1");
+    run(&mut crane(
+        dir.path(),
+        &["validate", "--insecure", "--remote", &target],
+    ));
+    let given = tokens_given(&mirror, "crane");
+    assert!(given >= 3, "{given} tokens in eight seconds");
+    // Nothing was cut and asked for again.
+    assert_eq!(upstream.count("GET", "/blobs/"), 9);
+}
+
+/// Docker keeps a token for a minute at least, whatever it is told; containerd and podman keep to what they are told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn tokens_end_during_a_long_pull() {
+    // Three times 6 MiB at a quarter of a MiB a second are 72 seconds.
+    let (upstream, mirror) = slow_site(&[1, 2, 3], 12, "256KiB/s", "1m").await;
+    let at = mirror.address().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let docker = Docker::start(&at);
+    let typed = secrets::of("reader");
+    let mut login = docker.command();
+    login
+        .args(["login", &at, "-u", "reader", "--password-stdin"])
+        .env("DOCKER_CONFIG", dir.path());
+    assert!(type_in(&mut login, &typed));
+    let text = format!(
+        "server = \"http://{at}\"\n[host.\"http://{at}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+    );
+    let containerd = Containerd::start(&at, &text);
+    let podman = Podman::start(&at);
+    let mut pulls = [
+        docker.command(),
+        containerd.pull_command(&format!("{at}/app2:1")),
+        podman.command(),
+    ];
+    pulls[0]
+        .args(["pull", &format!("{at}/app1:1")])
+        .env("DOCKER_CONFIG", dir.path());
+    pulls[1].args(["--plain-http", "--user", &format!("reader:{typed}")]);
+    pulls[2].args([
+        "pull",
+        "--tls-verify=false",
+        "--creds",
+        &format!("reader:{typed}"),
+        &format!("{at}/app3:1"),
+    ]);
+    let before = tokens_given(&mirror, "docker");
+    let all = pulls.map(|mut pull| tokio::task::spawn_blocking(move || run(&mut pull)));
+    for pull in futures_util::future::join_all(all).await {
+        pull.unwrap();
+    }
+    // podman asks for six layers at a time, and may have asked for the last before its token ended.
+    for (agent, before) in [("docker", before), ("containerd", 0)] {
+        let given = tokens_given(&mirror, agent) - before;
+        assert!(given >= 2, "{agent}: {given} tokens in over a minute");
+    }
+    assert_eq!(upstream.count("GET", "/blobs/"), 39);
+}
+
+/// Who is removed pulls nothing more, whatever they hold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_who_is_removed() {
+    let (_upstream, mirror) = slow_site(&[1], 2, "100MiB/s", "5m").await;
+    let at = mirror.address().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let target = format!("{at}/app1:1");
+    let docker = Docker::start(&at);
+    let mut login = docker.command();
+    login
+        .args(["login", &at, "-u", "reader", "--password-stdin"])
+        .env("DOCKER_CONFIG", dir.path().join("docker"));
+    assert!(type_in(&mut login, &secrets::of("reader")));
+    run(&mut crane_logs_in(dir.path(), &at, "reader", &[]));
+    let text = format!(
+        "server = \"http://{at}\"\n[host.\"http://{at}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+    );
+    let containerd = Containerd::start(&at, &text);
+    let all = || {
+        let mut docker = docker.command();
+        docker
+            .args(["pull", &target])
+            .env("DOCKER_CONFIG", dir.path().join("docker"));
+        let mut ctr = containerd.pull_command(&target);
+        ctr.args([
+            "--plain-http",
+            "--user",
+            &format!("reader:{}", secrets::of("reader")),
+        ]);
+        [
+            docker,
+            ctr,
+            crane(dir.path(), &["digest", "--insecure", &target]),
+        ]
+    };
+    for mut pull in all() {
+        run(&mut pull);
+    }
+    let mut remove = Command::new(env!("CARGO_BIN_EXE_roadstead"));
+    remove.arg("-c").arg(mirror.configuration());
+    run(remove.args(["user", "remove", "reader"]));
+    for mut pull in all() {
+        fails(&mut pull);
+    }
 }

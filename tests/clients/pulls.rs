@@ -235,7 +235,7 @@ async fn podman() {
     .await;
 }
 
-struct Containerd {
+pub struct Containerd {
     address: PathBuf,
     hosts: PathBuf,
     _daemon: Daemon,
@@ -243,48 +243,70 @@ struct Containerd {
 }
 
 impl Containerd {
+    /// One that finds registries as `hosts.toml` says, for the host `host`.
+    pub fn start(host: &str, text: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let hosts = dir.path().join("hosts");
+        fs::create_dir_all(hosts.join(host)).unwrap();
+        fs::write(hosts.join(host).join("hosts.toml"), text).unwrap();
+        let address = dir.path().join("containerd.sock");
+        let config = dir.path().join("config.toml");
+        let root = dir.path().display();
+        fs::write(&config, format!("version = 2\nroot = \"{root}/root\"\nstate = \"{root}/state\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{}\"\n", address.display())).unwrap();
+        let mut daemon = Daemon::start(
+            Command::new("containerd").arg("--config").arg(&config),
+            dir.path().join("log"),
+        );
+        daemon.wait(|| std::os::unix::net::UnixStream::connect(&address).is_ok());
+        Self {
+            address,
+            hosts,
+            _daemon: daemon,
+            _dir: dir,
+        }
+    }
+
     fn ctr(&self) -> Command {
         let mut ctr = Command::new("ctr");
         ctr.arg("--address").arg(&self.address);
         ctr
+    }
+
+    /// A pull, still to be run.
+    pub fn pull_command(&self, name: &str) -> Command {
+        let mut ctr = self.ctr();
+        ctr.args([
+            "images",
+            "pull",
+            "--snapshotter",
+            "native",
+            "--platform",
+            "linux/amd64",
+            "--hosts-dir",
+        ])
+        .arg(&self.hosts)
+        .arg(name);
+        ctr
+    }
+
+    pub fn forget(&self, name: &str) {
+        run(self.ctr().args(["images", "rm", "--sync", name]));
     }
 }
 
 impl Pulls for Containerd {
     fn pull(&mut self, reference: &str) {
         let name = format!("docker.io/library/app{reference}");
-        run(self
-            .ctr()
-            .args([
-                "images",
-                "pull",
-                "--snapshotter",
-                "native",
-                "--platform",
-                "linux/amd64",
-                "--hosts-dir",
-            ])
-            .arg(&self.hosts)
-            .arg(&name));
-        run(self.ctr().args(["images", "rm", "--sync"]).arg(&name));
+        run(&mut self.pull_command(&name));
+        self.forget(&name);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn containerd() {
     through_the_mirror(&images(), |mirror| {
-        let dir = tempfile::tempdir().unwrap();
-        let hosts = dir.path().join("hosts");
-        fs::create_dir_all(hosts.join("docker.io")).unwrap();
         let text = format!("server = \"https://registry-1.docker.io\"\n[host.\"{}\"]\n  capabilities = [\"pull\", \"resolve\"]\n", mirror.url());
-        fs::write(hosts.join("docker.io/hosts.toml"), text).unwrap();
-        let address = dir.path().join("containerd.sock");
-        let config = dir.path().join("config.toml");
-        let root = dir.path().display();
-        fs::write(&config, format!("version = 2\nroot = \"{root}/root\"\nstate = \"{root}/state\"\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"{}\"\n", address.display())).unwrap();
-        let mut daemon = Daemon::start(Command::new("containerd").arg("--config").arg(&config), dir.path().join("log"));
-        daemon.wait(|| std::os::unix::net::UnixStream::connect(&address).is_ok());
-        Box::new(Containerd { address, hosts, _daemon: daemon, _dir: dir })
+        Box::new(Containerd::start("docker.io", &text))
     })
     .await;
 }
