@@ -28,4 +28,5 @@ mod parts;
 mod pulls;
 mod pushes;
 mod pushes_over_tls;
+mod stalls;
 mod virtuals;

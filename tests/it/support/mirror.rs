@@ -202,21 +202,7 @@ impl Mirror {
 
     /// Peak resident memory in bytes.
     pub fn peak_memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!(
-            "/proc/{}/status",
-            self.child.as_ref().unwrap().id()
-        ))
-        .unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmHWM"))
-            .unwrap();
-        line.split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
-            * 1024
+        peak_memory(self.child.as_ref().unwrap().id())
     }
 
     pub fn files(&self, below: &str) -> Vec<PathBuf> {
@@ -272,6 +258,14 @@ impl Mirror {
         self.terminate();
         self.start().await;
     }
+}
+
+/// Peak resident memory of a process in bytes.
+pub(super) fn peak_memory(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM"));
+    let kib = peak.unwrap().split_whitespace().nth(1).unwrap();
+    kib.parse::<u64>().unwrap() * 1024
 }
 
 pub(super) fn files(path: &Path) -> Vec<PathBuf> {

@@ -1,5 +1,6 @@
 //! The real binary behind TLS, with certificates of a private authority.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
+use super::mirror::peak_memory;
 use super::tls::{Authority, Identity};
 use super::{free_port, secrets};
 
@@ -53,6 +55,15 @@ impl Secure {
             .unwrap();
         let dir = dir.to_owned();
         Self { child, port, dir }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
+    /// Peak resident memory in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        peak_memory(self.child.id())
     }
 
     pub fn hang_up(&self) {
