@@ -20,7 +20,7 @@ const HEADS: Duration = Duration::from_secs(15 + 10);
 const BODIES: Duration = Duration::from_secs(30 + 15);
 /// What heads and handshakes may cost a mirror.
 const MEMORY: u64 = 64 << 20;
-/// The same for bodies: 42 KiB each, of which hyper's two buffers of 8 KiB, one for as long as the headers point into it, are what P39 lacks.
+/// The same for bodies, which cost 42 KiB each, in a release build too: more than P39 has for them.
 const MEMORY_BODIES: u64 = 96 << 20;
 
 /// Begins so, then sends a byte now and then; how long it was until the other side closed, and what it had said by then.
