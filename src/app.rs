@@ -34,6 +34,8 @@ use crate::upstream::{
 
 /// How often what is remembered of failed logins is looked through.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
+/// How often the files of certificates are looked at.
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(10);
 /// How long background tasks may take to end.
 const TASKS_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -155,8 +157,15 @@ pub async fn run(
     let (signalled, draining) = (shutdown.clone(), Arc::clone(&api));
     let reloading = tasks.stopping();
     tasks.spawn("reload", async move {
+        let mut look = tokio::time::interval(CERTIFICATES_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = look.tick() => match certificates.reload_changed().await {
+                    Ok(true) => info!("certificates changed, and were read again"),
+                    Ok(false) => {}
+                    Err(error) => warn!(%error, "certificates changed, and cannot be used; the ones in use stay"),
+                },
                 _ = hangup.recv() => {
                     if let Err(error) = audit.reopen() {
                         warn!(%error, "SIGHUP: audit.path cannot be opened again; lines go to the file that was open");

@@ -193,10 +193,23 @@ pub struct Reload(Arc<[(SocketAddr, Arc<Certificates>)]>);
 impl Reload {
     /// Reads every listener's certificates; a listener whose files are not good keeps what it has, and is the error (the first one).
     pub async fn reload(&self) -> Result<(), BindError> {
+        self.reload_where(|_| true).await.map(|_any| ())
+    }
+
+    /// The same of those alone whose files have changed; whether there were any.
+    pub async fn reload_changed(&self) -> Result<bool, BindError> {
+        self.reload_where(Certificates::has_changed).await
+    }
+
+    async fn reload_where(&self, which: fn(&Certificates) -> bool) -> Result<bool, BindError> {
         let listeners = Arc::clone(&self.0);
         blocking(move || {
-            let mut outcome = Ok(());
+            let mut outcome = Ok(false);
             for (address, certificates) in listeners.iter() {
+                if !which(certificates) {
+                    continue;
+                }
+                outcome = outcome.map(|_any| true);
                 if let Err(source) = certificates.reload() {
                     outcome = outcome.and(Err(BindError::Tls {
                         address: *address,

@@ -4,8 +4,9 @@
 //! paths and causes, never content.
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
@@ -53,7 +54,13 @@ pub(super) struct Certificates {
     clients: Option<ClientCertificates>,
     ticketer: Option<Arc<dyn ProducesTickets>>,
     current: RwLock<Arc<ServerConfig>>,
+    /// The files as they were when they were last read, good or not.
+    seen: Mutex<Vec<Stamp>>,
 }
+
+/// What tells one state of a file from another; what cannot be looked at has none. Links are followed, which is how secrets that are
+/// mounted into containers change.
+type Stamp = Option<(u64, u64, i64, i64)>;
 
 /// What one connection is opened on.
 #[derive(Debug, Clone)]
@@ -75,17 +82,29 @@ impl Certificates {
             None => Some(rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsError::Library)?),
             Some(_) => None,
         };
+        // Before they are read: a change in between is read once more, and not missed.
+        let seen = Mutex::new(stamps(&pairs, clients.as_ref()));
         let current = RwLock::new(read(&pairs, clients.as_ref(), ticketer.as_ref())?);
         Ok(Arc::new(Self {
             pairs,
             clients,
             ticketer,
             current,
+            seen,
         }))
+    }
+
+    /// Whether a file is another one since it was last read. Blocks on the disk.
+    pub(super) fn has_changed(&self) -> bool {
+        let now = stamps(&self.pairs, self.clients.as_ref());
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != now
     }
 
     /// Reads everything again, and uses it from the next handshake on if all of it is good. Blocks on the disk.
     pub(super) fn reload(&self) -> Result<(), TlsError> {
+        // Files that are no good are not read again before they change.
+        let now = stamps(&self.pairs, self.clients.as_ref());
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
         let fresh = read(&self.pairs, self.clients.as_ref(), self.ticketer.as_ref())?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
@@ -99,6 +118,16 @@ impl Certificates {
             user: self.clients.as_ref().map(|clients| clients.user),
         }
     }
+}
+
+fn stamps(pairs: &[CertificatePair], clients: Option<&ClientCertificates>) -> Vec<Stamp> {
+    let stamp = |path: &PathBuf| {
+        let found = std::fs::metadata(path).ok()?;
+        Some((found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
+    };
+    let own = pairs.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
+    let theirs = clients.iter().map(|clients| &clients.ca);
+    own.chain(theirs).map(stamp).collect()
 }
 
 /// Reads what rustls needs to answer.
