@@ -19,6 +19,7 @@ pub mod globs;
 pub mod limits;
 pub mod oci;
 pub mod overlay;
+pub mod recent;
 pub mod repository;
 pub mod secret;
 pub mod server;

@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use crate::auth::{Auth, Identity};
 use crate::body::{self, Body, Chunks};
 use crate::limits::{Limits, Passage};
+use crate::recent::recent;
 use crate::repository::{
     Ask, Catalog, Chosen, Key, Repository, Snapshot, Target, Unresolved, choose, resolve,
 };
@@ -206,7 +207,7 @@ impl Api {
             config,
             metrics,
             draining: AtomicBool::new(false),
-            logins: Mutex::new(LruCache::new(access::LOGINS_NOTED)),
+            logins: Mutex::new(recent(access::LOGINS_NOTED)),
         }
     }
 
@@ -346,29 +347,33 @@ impl Api {
         body: Chunks,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
+        // What is seldom asked for is boxed, so that pulls and pushes do not take its room while they wait.
         match route {
-            Route::Artifact { path } => self.delete_path(call, &path, record).await,
-            Route::Storage { path } => self.storage(call, &path, record).await,
-            Route::Search { kind } => self.search(call, &kind, body, record).await,
+            Route::Artifact { path } => Box::pin(self.delete_path(call, &path, record)).await,
+            Route::Storage { path } => Box::pin(self.storage(call, &path, record)).await,
+            Route::Search { kind } => Box::pin(self.search(call, &kind, body, record)).await,
             Route::Repositories { key } => {
-                self.repositories(call, key.as_deref(), body, record).await
+                let key = key.as_deref();
+                Box::pin(self.repositories(call, key, body, record)).await
             }
             Route::System { what } => system::answer(call.method, &what),
             Route::Audit => self.audit(call, record).await,
-            Route::Tag { path } => self.tag(call, &path, body, record).await,
+            Route::Tag { path } => Box::pin(self.tag(call, &path, body, record)).await,
             Route::Metrics => {
                 self.require_login(call)?;
                 self.metrics_page(call.method)
             }
             Route::Collection => self.collection(call, record).await,
             Route::Quota => self.quota(call, record),
-            Route::Explain => self.explain(call, record).await,
-            Route::Tokens { name } => self.tokens(call, name.as_deref(), body, record).await,
+            Route::Explain => Box::pin(self.explain(call, record)).await,
+            Route::Tokens { name } => {
+                Box::pin(self.tokens(call, name.as_deref(), body, record)).await
+            }
             Route::Verification => self.verification(call, record).await,
             Route::Promote { prefix, .. } => {
                 let prefix = prefix.as_deref();
-                self.promote(call, Place { role, prefix }, body, record)
-                    .await
+                let place = Place { role, prefix };
+                Box::pin(self.promote(call, place, body, record)).await
             }
             Route::Registry { prefix, endpoint } => {
                 let prefix = prefix.as_deref();

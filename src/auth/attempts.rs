@@ -11,6 +11,7 @@ use lru::LruCache;
 use tokio::time::Instant;
 
 use crate::address::network;
+use crate::recent::recent;
 
 /// Failed logins a minute.
 pub(super) const PER_MINUTE: NonZeroU32 = NonZeroU32::new(10).unwrap();
@@ -48,7 +49,7 @@ impl Attempts {
     pub(super) fn new(by_address: bool) -> Self {
         Self {
             failures: RateLimiter::keyed(Quota::per_minute(PER_MINUTE)),
-            held: Mutex::new(LruCache::new(HELD_MAX)),
+            held: Mutex::new(recent(HELD_MAX)),
             clock: DefaultClock::default(),
             by_address,
         }

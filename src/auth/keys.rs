@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::identity::{Grant, Identity};
 use super::tokens::{Claims, Issued, TokenError};
 use crate::clock::{self, Wall};
+use crate::recent::recent;
 
 /// The file in the data directory.
 const FILE: &str = "token-keys.json";
@@ -101,7 +102,7 @@ impl Keys {
         let opened = Self {
             path,
             known: Mutex::new(keys),
-            verified: Mutex::new(LruCache::new(VERIFIED_MAX)),
+            verified: Mutex::new(recent(VERIFIED_MAX)),
             stamps: hmac::Key::new(hmac::HMAC_SHA256, b"roadstead password stamp"),
         };
         opened.rotate(now)?;

@@ -10,6 +10,7 @@ use lru::LruCache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use crate::recent::recent;
 use crate::secret::Secret;
 
 /// How long a password that was right is not checked again.
@@ -60,7 +61,7 @@ impl Passwords {
             key: filled
                 .ok()
                 .map(|()| hmac::Key::new(hmac::HMAC_SHA256, &random)),
-            known: Mutex::new(LruCache::new(KNOWN_MAX)),
+            known: Mutex::new(recent(KNOWN_MAX)),
             turns: Arc::new(Semaphore::new(AT_A_TIME)),
             waiting: AtomicUsize::new(0),
         }

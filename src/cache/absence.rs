@@ -7,6 +7,8 @@ use std::time::Duration;
 use lru::LruCache;
 use tokio::time::Instant;
 
+use crate::recent::recent;
+
 /// How many 404s one remote remembers at most.
 pub(super) const ABSENCES_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
@@ -20,7 +22,7 @@ pub(super) struct Absences {
 impl Absences {
     pub(super) fn new(ttl: Duration) -> Self {
         Self {
-            seen: Mutex::new(LruCache::new(ABSENCES_MAX)),
+            seen: Mutex::new(recent(ABSENCES_MAX)),
             ttl,
         }
     }

@@ -23,6 +23,7 @@ use super::suspects::Suspects;
 use crate::oci::labels;
 use crate::oci::manifest::MANIFEST_MAX;
 use crate::oci::{Digest, Name};
+use crate::recent::recent;
 use crate::store::{Blob, CommitError, Part, StageError, Staged, Store};
 use crate::tasks::Tasks;
 use crate::telemetry::{Metrics, RepositoryLabels};
@@ -156,7 +157,7 @@ impl Fills {
     pub fn new(store: Store, tasks: Tasks, metrics: Arc<Metrics>) -> Self {
         Self {
             table: Table::default(),
-            parts_of_urls: Arc::new(Mutex::new(LruCache::new(PARTS_OF_URLS))),
+            parts_of_urls: Arc::new(Mutex::new(recent(PARTS_OF_URLS))),
             suspects: Suspects::new(),
             store,
             tasks,

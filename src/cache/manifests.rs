@@ -17,6 +17,7 @@ use super::pull_through::{Inner, PullThrough};
 use super::status::{CacheStatus, Outcome, Reason};
 use crate::oci::manifest::{MANIFEST_MAX, Manifest};
 use crate::oci::{Digest, MediaType, Name, Reference};
+use crate::recent::recent;
 use crate::telemetry::RepositoryLabels;
 use crate::upstream::{Hops, ManifestBody};
 
@@ -94,7 +95,7 @@ impl Manifests {
     /// None yet.
     pub fn new() -> Self {
         Self {
-            hot: Arc::new(Mutex::new(LruCache::new(IN_MEMORY))),
+            hot: Arc::new(Mutex::new(recent(IN_MEMORY))),
         }
     }
 
@@ -128,7 +129,7 @@ pub(super) struct ToldMemory(Mutex<LruCache<String, Told>>);
 
 impl ToldMemory {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(LruCache::new(TOLD_MAX)))
+        Self(Mutex::new(recent(TOLD_MAX)))
     }
 
     fn get(&self, key: &str) -> Option<Told> {

@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 use super::admit::{Refusal, Rule};
 
+use crate::recent::recent;
+
 /// How many of each one remote remembers at most.
 pub(super) const JUDGED_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
@@ -24,8 +26,8 @@ impl Judged {
     /// `ttl`: for how long a refusal is not thought over.
     pub(super) fn new(ttl: Duration) -> Self {
         Self {
-            admitted: Mutex::new(LruCache::new(JUDGED_MAX)),
-            refused: Mutex::new(LruCache::new(JUDGED_MAX)),
+            admitted: Mutex::new(recent(JUDGED_MAX)),
+            refused: Mutex::new(recent(JUDGED_MAX)),
             ttl,
         }
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use lru::LruCache;
 
 use crate::oci::Digest;
+use crate::recent::recent;
 use crate::upstream::ForeignUrl;
 
 /// How many are remembered at most.
@@ -23,7 +24,7 @@ pub(super) struct Suspects {
 impl Suspects {
     pub(super) fn new() -> Self {
         Self {
-            seen: Arc::new(Mutex::new(LruCache::new(SUSPECTS_MAX))),
+            seen: Arc::new(Mutex::new(recent(SUSPECTS_MAX))),
             hashes: RandomState::new(),
         }
     }

@@ -23,6 +23,7 @@ use crate::clock;
 use crate::oci::manifest::Manifest;
 use crate::oci::media_type::DOCKER_LIST;
 use crate::oci::{Digest, MediaType, Name, Reference, Tag, accept::Accept};
+use crate::recent::recent;
 use crate::store::index::TagRow;
 use crate::upstream::Hops;
 
@@ -37,7 +38,7 @@ pub(super) struct Ages(Mutex<LruCache<String, Instant>>);
 
 impl Ages {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(LruCache::new(AGES_MAX)))
+        Self(Mutex::new(recent(AGES_MAX)))
     }
 
     pub(super) fn note(&self, key: &str, age: Duration) {

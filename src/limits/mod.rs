@@ -26,6 +26,7 @@ pub use passage::Passage;
 use fair::{Fair, WAITING_MAX};
 
 use crate::bandwidth::Bandwidth;
+use crate::recent::recent;
 
 /// How long a request waits for its place. Clients' own patience is longer, and nobody who waits this long is served well by waiting on.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -220,7 +221,7 @@ impl Counts {
         Self {
             config,
             clock: DefaultClock::default(),
-            clients: Mutex::new(LruCache::new(CLIENTS_MAX)),
+            clients: Mutex::new(recent(CLIENTS_MAX)),
             shared_rate: limiter.map(|limiter| (limiter, Fair::new(1))),
             shared_places: concurrent.map(|places| Fair::new(places.get())),
             shared_bytes: bandwidth.map(|rate| (Bandwidth::new(rate, now), Fair::new(1))),

@@ -8,6 +8,7 @@ use lru::LruCache;
 use tokio::time::Instant;
 
 use crate::oci::{Digest, Name};
+use crate::recent::recent;
 
 /// How many are remembered.
 const TOUCHED_MAX: NonZeroUsize = NonZeroUsize::new(64 * 1024).unwrap();
@@ -18,7 +19,7 @@ pub(super) struct Touched(Mutex<LruCache<String, Instant>>);
 
 impl Default for Touched {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(TOUCHED_MAX)))
+        Self(Mutex::new(recent(TOUCHED_MAX)))
     }
 }
 

@@ -149,11 +149,12 @@ impl Repository {
     ) -> Result<Found<OpenManifest>, Error> {
         match (self, reference) {
             (Self::Remote(remote), Reference::Digest(digest)) => {
-                let manifest = remote.manifest_by_digest(hops, name, digest, want).await?;
-                Ok(Found::here(manifest))
+                // Boxed, both: they are far larger than what any other request needs while it waits.
+                let manifest = Box::pin(remote.manifest_by_digest(hops, name, digest, want));
+                Ok(Found::here(manifest.await?))
             }
             (Self::Remote(remote), Reference::Tag(tag)) => {
-                let manifest = remote.manifest_by_tag(hops, name, tag, accept, want);
+                let manifest = Box::pin(remote.manifest_by_tag(hops, name, tag, accept, want));
                 Ok(Found::here(manifest.await?))
             }
             (Self::Local(local), reference) => {

@@ -6,8 +6,10 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST};
+use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version};
 use http_body::Body as _;
@@ -101,6 +103,9 @@ impl<H: Handler> Service<H> {
         } else {
             normalise(&mut parts);
             let expects = parts.headers.contains_key(EXPECT);
+            if http_1 && !incoming.is_end_stream() {
+                detach(&mut parts);
+            }
             let (body, leftover) = self.body(incoming);
             let response = self
                 .handled(Request::from_parts(parts, body), &in_flight)
@@ -190,7 +195,7 @@ async fn drain(mut body: Incoming, most: u64) -> bool {
     let mut left = most;
     while let Some(frame) = body.frame().await {
         let bytes = match &frame {
-            Ok(frame) => frame.data_ref().map_or(0, bytes::Bytes::len),
+            Ok(frame) => frame.data_ref().map_or(0, Bytes::len),
             Err(_broken) => return false,
         };
         match left.checked_sub(bytes as u64) {
@@ -201,8 +206,25 @@ async fn drain(mut body: Incoming, most: u64) -> bool {
     true
 }
 
+/// Copies a head out of the buffer that it was read into, which can then be used for the body: two thousand clients that send theirs
+/// slowly would hold two thousand buffers more.
+fn detach(parts: &mut Parts) {
+    let own = |bytes: &[u8]| Bytes::copy_from_slice(bytes);
+    for value in parts.headers.values_mut() {
+        let is_sensitive = value.is_sensitive();
+        // What was a value and a target is one still.
+        if let Ok(mut copy) = HeaderValue::from_maybe_shared(own(value.as_bytes())) {
+            copy.set_sensitive(is_sensitive);
+            *value = copy;
+        }
+    }
+    if let Ok(copy) = Uri::from_maybe_shared(own(parts.uri.to_string().as_bytes())) {
+        parts.uri = copy;
+    }
+}
+
 /// The target becomes a path, the authority the one `Host`.
-fn normalise(parts: &mut http::request::Parts) {
+fn normalise(parts: &mut Parts) {
     if parts.uri.authority().is_none() {
         return;
     }

@@ -271,7 +271,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Screened<S> {
             }
             match this.state {
                 State::Refused => return Poll::Pending,
-                State::Body(left) if this.held.is_empty() => return this.poll_body(left, cx, buf),
+                State::Body(left) if this.held.is_empty() => {
+                    // Not needed before the next head, which may be long in coming.
+                    this.held = Vec::new();
+                    return this.poll_body(left, cx, buf);
+                }
                 State::Head | State::Body(_) | State::Chunks(_) => {}
             }
             if !this.held.is_empty() && this.decide()? {

@@ -105,8 +105,8 @@ pub(super) async fn put(
         media_type,
         bytes: whole(call, body).await?,
     };
-    let put = repository
-        .put_manifest(&call.hops, name, put, may_read)
+    // Boxed: a body that comes slowly does not need the room for what is done with it.
+    let put = Box::pin(repository.put_manifest(&call.hops, name, put, may_read))
         .await
         .map_err(|error| ApiError::from_repository(error, ErrorCode::ManifestBlobUnknown))?;
     let mut response = Response::new(Body::empty());

@@ -32,6 +32,7 @@ use super::meter::{Meter, What};
 use super::quota::retry_after;
 use super::realm::Realm;
 use crate::clock;
+use crate::recent::recent;
 
 /// The largest answer of a token service (RELIABILITY P38).
 const REPLY_MAX: usize = 64 * 1024;
@@ -109,7 +110,7 @@ impl Tokens {
             clients,
             timeouts,
             meter,
-            cells: Mutex::new(LruCache::new(KEPT)),
+            cells: Mutex::new(recent(KEPT)),
         }
     }
 
