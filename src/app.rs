@@ -15,12 +15,12 @@ use tracing::{info, warn};
 use crate::api::{self, Api, Role};
 use crate::audit::{self, AuditFile};
 use crate::auth::oidc::{self, Fetch};
-use crate::auth::{ApiTokens, Auth, Identity, Table};
+use crate::auth::{self, ApiTokens, Auth, Identity, Prepared, Table};
 use crate::body::Body;
 use crate::cache::Shared;
 use crate::config::Resolved;
 use crate::limits::Limits;
-use crate::overlay::{self, Local};
+use crate::overlay;
 use crate::repository::{
     Catalog, Definitions, FileSettings, Question, Settings, Workshop, explain as explain_pull,
 };
@@ -283,36 +283,42 @@ async fn reload(
     for key in running.needs_restart(&fresh) {
         warn!(key, "SIGHUP: a change of this needs a restart");
     }
-    if let (Some(auth), Some(fresh)) = (auth, &fresh.auth) {
-        let sources = match issuers.sources(&fresh.oidc) {
-            Ok(sources) => sources,
+    // Everything that may be wrong is found before anything is taken: rules that are in force without their repositories would be others.
+    let prepared = match (auth, &fresh.auth) {
+        (Some(auth), Some(fresh)) => match prepare(issuers, fresh) {
+            Ok((prepared, sources)) => Some((auth, prepared, sources)),
             Err(error) => {
                 warn!(
                     error = format!("{error:#}"),
-                    "SIGHUP: these issuers cannot be used; users, rules and repositories in use stay"
+                    "SIGHUP: these users or issuers cannot be used; users, rules and repositories in use stay"
                 );
                 configured("failed");
                 return;
             }
-        };
-        if let Err(error) = auth.reload(fresh.clone()) {
-            warn!(%error, "SIGHUP: these users cannot be used; users, rules and repositories in use stay");
-            configured("failed");
-            return;
-        }
+        },
+        _ => None,
+    };
+    if let Err(error) = catalog.reload(file_settings(&fresh)).await {
+        warn!(%error, "SIGHUP: these repositories cannot be used; users, rules and repositories in use stay");
+        configured("failed");
+        return;
+    }
+    if let Some((auth, prepared, sources)) = prepared {
+        auth.take(prepared);
         auth.trust(sources, &issuers.tasks);
     }
-    match catalog.reload(file_settings(&fresh)).await {
-        Ok(()) => {
-            limits.reload(fresh.client_limits);
-            configured("done");
-            info!("SIGHUP: the repositories of the configuration were read again, and its limits");
-        }
-        Err(error) => {
-            warn!(%error, "SIGHUP: these repositories cannot be used; the ones in use stay");
-            configured("failed");
-        }
-    }
+    limits.reload(fresh.client_limits);
+    configured("done");
+    info!("SIGHUP: the repositories of the configuration were read again, and its limits");
+}
+
+/// Reads users, and sets up what issuers need, of a configuration that is not in force yet.
+fn prepare(
+    issuers: &Issuers,
+    fresh: &auth::Config,
+) -> anyhow::Result<(Prepared, Vec<(oidc::Config, Fetch)>)> {
+    let sources = issuers.sources(&fresh.oidc)?;
+    Ok((Auth::prepare(fresh.clone())?, sources))
 }
 
 fn configured(outcome: &str) {
@@ -377,19 +383,33 @@ pub fn check(config: &Resolved, proxy: &ProxyConfig) -> anyhow::Result<Vec<Strin
 
 /// Collects what nothing refers to in the local repositories of a store that nobody else has; answers as `POST /admin/gc` does.
 pub async fn collect(config: Resolved, dry_run: bool) -> anyhow::Result<Value> {
-    let tasks = Tasks::new();
-    let store = Store::open(config.storage.clone(), &tasks).await?;
-    let pushed = overlay::Shared::new(store.clone(), &tasks).await?;
+    let (tasks, store, catalog) = alone(&config, ProxyConfig::default()).await?;
     let mut gone = Vec::new();
-    for local in config.locals() {
-        let repository = Local::new(local.key.as_str(), local.config.clone(), pushed.clone());
-        let collected = repository.collect_now(config.collection.grace, dry_run);
+    // Those that were made at run time too.
+    let locals = catalog.current().locals();
+    for local in locals {
+        let collected = local.collect_now(config.collection.grace, dry_run);
         let collected = collected.await?;
-        gone.extend(collected.iter().map(|one| one.to_json(local.key.as_str())));
+        gone.extend(collected.iter().map(|one| one.to_json(local.key())));
     }
+    drop(catalog);
     tasks.stop(TASKS_PATIENCE).await;
     store.close().await;
     Ok(serde_json::json!({ "collected": gone }))
+}
+
+/// Everything there is in a store that nobody else has, with nothing running in the background.
+async fn alone(config: &Resolved, proxy: ProxyConfig) -> anyhow::Result<(Tasks, Store, Catalog)> {
+    let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
+    let store = Store::open(config.storage.clone(), &tasks).await?;
+    let workshop = Workshop {
+        cache: Shared::new(store.clone(), tasks.clone(), metrics),
+        overlay: overlay::Shared::new(store.clone(), &tasks).await?,
+        proxy,
+        instance: "command".to_owned(),
+    };
+    let catalog = Catalog::open(workshop, file_settings(config)).await?;
+    Ok((tasks, store, catalog))
 }
 
 /// Explains a pull from a store that nobody else has; answers as `GET /admin/explain` does.
@@ -398,18 +418,10 @@ pub async fn explain(
     proxy: ProxyConfig,
     question: Question,
 ) -> anyhow::Result<Value> {
-    let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
-    let store = Store::open(config.storage.clone(), &tasks).await?;
-    let workshop = Workshop {
-        cache: Shared::new(store.clone(), tasks.clone(), metrics),
-        overlay: overlay::Shared::new(store.clone(), &tasks).await?,
-        proxy,
-        instance: "explain".to_owned(),
-    };
+    let (tasks, store, catalog) = alone(&config, proxy).await?;
     let auth = config.auth.clone();
     let auth = auth.map(|auth| Auth::open(auth, &config.storage.path));
     let auth = auth.transpose()?;
-    let catalog = Catalog::open(workshop, file_settings(&config)).await?;
     let told = explain_pull(&catalog.current(), auth.as_ref(), &question).await;
     let told = told.map(|told| told.to_json());
     drop(catalog);

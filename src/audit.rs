@@ -6,9 +6,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::OFlags;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// The target of audit lines.
@@ -24,6 +25,8 @@ pub struct AuditFile(Arc<Inner>);
 struct Inner {
     open: Mutex<Option<(PathBuf, File)>>,
     failed: AtomicU64,
+    /// Whether the last line may have been cut short.
+    torn: AtomicBool,
 }
 
 /// One line on its way.
@@ -34,7 +37,14 @@ impl AuditFile {
     /// From now on lines are appended to this file; it is made where it is not there. Blocks.
     pub fn open(&self, path: &Path) -> io::Result<()> {
         let mut options = OpenOptions::new();
-        let file = options.append(true).create(true).mode(MODE).open(path)?;
+        // A pipe without a reader would hold up the start.
+        let options = options.append(true).create(true).mode(MODE);
+        let file = options
+            .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+            .open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
         *self.lock() = Some((path.to_owned(), file));
         Ok(())
     }
@@ -66,10 +76,19 @@ impl<'a> MakeWriter<'a> for AuditFile {
 impl Write for Line<'_> {
     /// A whole line at a time, as the log writes them.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Some((_, file)) = self.0.lock().as_mut()
-            && file.write_all(line).is_err()
-        {
-            self.0.0.failed.fetch_add(1, Relaxed);
+        let inner = &self.0.0;
+        if let Some((_, file)) = self.0.lock().as_mut() {
+            // What is left of a line that did not fit is not the beginning of this one.
+            let whole = if inner.torn.load(Relaxed) {
+                file.write_all(b"\n")
+            } else {
+                Ok(())
+            };
+            let written = whole.and_then(|()| file.write_all(line));
+            inner.torn.store(written.is_err(), Relaxed);
+            if written.is_err() {
+                inner.failed.fetch_add(1, Relaxed);
+            }
         }
         // Nobody behind the log could do anything about it.
         Ok(line.len())
@@ -111,9 +130,12 @@ mod tests {
     #[test]
     fn what_cannot_be_written_is_counted() {
         let audit = AuditFile::default();
-        audit.open(Path::new("/dev/full")).unwrap();
+        assert!(audit.open(Path::new("/dev/full")).is_err());
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        *audit.lock() = Some((PathBuf::from("/dev/full"), full));
         audit.make_writer().write_all(b"line\n").unwrap();
         assert_eq!(audit.failed(), 1);
+        assert!(audit.0.torn.load(Relaxed));
         let nowhere = Path::new("/nonexistent/audit.jsonl");
         assert!(audit.open(nowhere).is_err());
     }

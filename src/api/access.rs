@@ -86,7 +86,7 @@ impl Api {
             return Ok(Identity::anonymous());
         };
         let found = match call.shown() {
-            Shown::Nothing => return Ok(call.by_certificate(auth)),
+            Shown::Nothing => Ok(call.by_certificate(auth)),
             Shown::Basic(name, password) => self.log_in(auth, call, &name, &password).await,
             Shown::Bearer(token) => match auth.by_issuer(&token, self.address(call)).await {
                 Some(found) => found,
@@ -94,6 +94,13 @@ impl Api {
             },
             Shown::Malformed => Err(Refused::Wrong),
         };
+        // Tokens that this mirror issued belong to a login that was written down.
+        if let Ok(identity) = &found
+            && identity.name().is_some()
+            && identity.is_whole()
+        {
+            self.logged_in(&identity.shown(), self.address(call));
+        }
         found.map_err(|refused| {
             let client = Client::at(self.address(call));
             match self.config.limits.charge(&client, Class::Login) {
@@ -113,9 +120,6 @@ impl Api {
     ) -> Result<Identity, Refused> {
         let address = self.address(call);
         let found = auth.by_password(name, password, address).await;
-        if let Ok(identity) = &found {
-            self.logged_in(&identity.shown(), address);
-        }
         // What is wrong with an issuer's token is in the log already, and its user name says nothing.
         if let Err(refused) = &found
             && !matches!(refused, Refused::Issuer(_))
@@ -446,7 +450,7 @@ impl Api {
             target: audit::TARGET,
             action = "access",
             outcome = "refused",
-            user = call.identity.subject(),
+            user = %call.identity.shown(),
             client = %self.address(call),
             right = right.as_str(),
             repository = key,

@@ -26,7 +26,7 @@ pub(super) fn action(method: &Method, route: &Route) -> Option<&'static str> {
             | Endpoint::Referrers { .. } => None,
         },
         Route::Promote { .. } => Some("promote"),
-        Route::Artifact { .. } => Some("delete"),
+        Route::Artifact { .. } => is_delete.then_some("delete"),
         Route::Storage { .. } => Some("properties"),
         Route::Repositories { .. } => Some("configure"),
         Route::Tag { .. } => Some("tag"),

@@ -21,11 +21,13 @@ pub(super) fn client(peer: SocketAddr, headers: &HeaderMap, trusted: &[IpNet]) -
         .iter()
         .filter_map(|value| value.to_str().ok())
         .collect();
-    let named = values
-        .iter()
-        .flat_map(|value| value.split(','))
-        .filter_map(|address| named_address(address.trim()));
-    let client = named.rev().find(|address| !is_trusted(address));
+    let named = values.iter().flat_map(|value| value.split(','));
+    // What cannot be read ends the search: behind it stands what anybody may have written.
+    let client = named
+        .rev()
+        .map(|address| named_address(address.trim()))
+        .find(|address| address.is_none_or(|address| !is_trusted(&address)));
+    let client = client.flatten();
     client.map_or_else(|| peer.to_string(), |address| address.to_string())
 }
 

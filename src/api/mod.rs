@@ -1,6 +1,6 @@
 //! HTTP towards clients: which request means what, and what each answer looks like.
 //!
-//! One column: identify → route → resolve the repository → handle → respond → record. Handlers return values and errors; status codes live in
+//! One column: route → own host → identify → limits → resolve the repository → handle → respond → record. Handlers return values and errors; status codes live in
 //! [`error`], headers in [`respond`], the one log line in [`record`].
 
 mod access;
@@ -262,7 +262,7 @@ impl Api {
                 return plain(&request.method, StatusCode::OK, "ok\n");
             }
             Route::Metrics if role.is_administration() => {
-                return self.metrics_page(&request.method);
+                return self.metrics_page(&request.method, |_| true);
             }
             Route::Metrics
             | Route::Promote { .. }
@@ -361,7 +361,7 @@ impl Api {
             Route::Tag { path } => Box::pin(self.tag(call, &path, body, record)).await,
             Route::Metrics => {
                 self.require_login(call)?;
-                self.metrics_page(call.method)
+                self.metrics_page(call.method, |key| self.may_anything(call, key))
             }
             Route::Collection => self.collection(call, record).await,
             Route::Quota => self.quota(call, record),
@@ -434,8 +434,22 @@ impl Api {
             .unwrap_or_else(|| format!("{}://{host}", if call.tls { "https" } else { "http" }))
     }
 
-    fn metrics_page(&self, method: &Method) -> Result<Response<Body>, ApiError> {
-        let mut response = plain(method, StatusCode::OK, &self.metrics.render())?;
+    /// The metrics, of repositories that the one who asks may know of.
+    fn metrics_page(
+        &self,
+        method: &Method,
+        may_know: impl Fn(&str) -> bool,
+    ) -> Result<Response<Body>, ApiError> {
+        let of = |line: &str| {
+            let (_, behind) = line.split_once("repository=\"")?;
+            Some(behind.split_once('"')?.0.to_owned())
+        };
+        let rendered = self.metrics.render();
+        let shown = rendered.split_inclusive('\n').filter(|line| {
+            let key = of(line);
+            key.is_none_or(|key| key == "-" || may_know(&key))
+        });
+        let mut response = plain(method, StatusCode::OK, &shown.collect::<String>())?;
         response.headers_mut().insert(
             header::CONTENT_TYPE,
             header::HeaderValue::from_static(

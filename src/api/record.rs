@@ -135,6 +135,23 @@ impl Record {
 }
 
 impl Record {
+    /// The client left before there was an answer; what it began goes on, and may yet be done.
+    fn audit_unanswered(&self) {
+        let Some(action) = self.action else { return };
+        info!(
+            target: audit::TARGET,
+            action,
+            outcome = "unknown",
+            request = self.id,
+            client = self.peer,
+            user = self.user,
+            method = self.method,
+            path = self.path,
+            repository = self.repository.as_deref().unwrap_or("-"),
+            "a request that changes something, whose client left before the answer"
+        );
+    }
+
     /// What was done is done when the answer's head is ready, whether or not the client waits for it.
     fn audit(&self, response: &Response<Body>) {
         let Some(action) = self.action else { return };
@@ -161,6 +178,9 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if self.status == 0 {
+            self.audit_unanswered();
+        }
         let repository = self.repository.as_deref().unwrap_or("-");
         let outcome = self
             .cache

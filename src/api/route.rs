@@ -113,24 +113,24 @@ impl Route {
         }
     }
 
-    /// Whether even reading it is administration.
+    /// Whether even reading it tells of the mirror and not of an image that was asked for by its name.
     pub(super) const fn tells_of_the_mirror(&self) -> bool {
         match self {
-            Self::Audit
+            Self::Metrics
+            | Self::Audit
             | Self::Quota
             | Self::Explain
             | Self::Collection
             | Self::Verification
             | Self::Tokens { .. }
             | Self::Tag { .. }
+            | Self::Storage { .. }
+            | Self::Search { .. }
             | Self::Repositories { .. } => true,
             Self::Live
             | Self::Ready
-            | Self::Metrics
             | Self::Promote { .. }
             | Self::Artifact { .. }
-            | Self::Storage { .. }
-            | Self::Search { .. }
             | Self::System { .. }
             | Self::Token { .. }
             | Self::Registry { .. } => false,

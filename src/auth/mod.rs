@@ -44,6 +44,7 @@ use passwords::Passwords;
 use told::Told;
 use users::Users;
 
+use crate::audit;
 use crate::clock;
 use crate::secret::Secret;
 
@@ -115,6 +116,10 @@ struct Current {
     users: Users,
 }
 
+/// A configuration whose users were read, and which is not in force yet.
+#[derive(Debug)]
+pub struct Prepared(Current);
+
 impl Auth {
     /// Reads the users, and the keys that tokens are signed with from `data`; makes them at the first start. Blocks.
     pub fn open(config: Config, data: &std::path::Path) -> Result<Self, UsersError> {
@@ -135,12 +140,16 @@ impl Auth {
         })
     }
 
-    /// Takes another configuration. On an error the one in force stays. Blocks.
-    pub fn reload(&self, config: Config) -> Result<(), UsersError> {
+    /// Reads what another configuration needs, and changes nothing. Blocks.
+    pub fn prepare(config: Config) -> Result<Prepared, UsersError> {
         let users = Users::open(config.users.as_deref())?;
+        Ok(Prepared(Current { config, users }))
+    }
+
+    /// Takes another configuration.
+    pub fn take(&self, prepared: Prepared) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        *current = Arc::new(Current { config, users });
-        Ok(())
+        *current = Arc::new(prepared.0);
     }
 
     fn current(&self) -> Arc<Current> {
@@ -329,6 +338,11 @@ impl Auth {
             && scope.is_none_or(|scope| scope.allows(key, image, right))
     }
 
+    /// Whether the users file has somebody of that name.
+    pub fn has_user(&self, name: &str) -> bool {
+        self.current().users.table().get(name).is_some()
+    }
+
     /// The place of the first rule that gives a right, among all rules.
     pub fn rule_for(
         &self,
@@ -391,6 +405,6 @@ impl Auth {
 
 fn tell(untold: u64) {
     if untold > 0 {
-        warn!(target: "audit", action = "login", logins = untold, "more logins failed than were told of one by one");
+        warn!(target: audit::TARGET, action = "login", outcome = "refused", logins = untold, "more logins failed than were told of one by one");
     }
 }

@@ -262,7 +262,7 @@ fn certificates_name_users_and_nobody_else() {
         certificates: false,
         ..config(&dir.path().join("users"))
     };
-    auth.reload(without).unwrap();
+    auth.take(Auth::prepare(without).unwrap());
     assert!(auth.by_token(issued.token.expose()).is_err());
     assert_eq!(auth.by_certificate("ada"), Identity::anonymous());
 }

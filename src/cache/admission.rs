@@ -170,13 +170,28 @@ impl PullThrough {
         }
     }
 
-    /// What the patterns say of a name. Logged once for each.
     /// Why this was refused, as what it was asked for, where that is remembered.
     pub(super) fn refusal_of(&self, name: &Name, asked: Asked, digest: &Digest) -> Option<Refusal> {
         let key = judged_key(name, asked, digest);
         self.inner.judged.refusal(&key)
     }
 
+    /// Whether this was let through before, under the rules of now.
+    pub(super) async fn lets_through(
+        &self,
+        name: &Name,
+        asked: Asked,
+        digest: &Digest,
+    ) -> Result<bool, Error> {
+        let Inner { config, judged, .. } = &*self.inner;
+        if judged.is_admitted(&judged_key(name, asked, digest)) {
+            return Ok(true);
+        }
+        let standing = self.standing(name, digest).await?;
+        Ok(is_admitted(&standing, asked, &config.admit.terms()))
+    }
+
+    /// What the patterns say of a name. Logged once for each.
     fn refuses_name(&self, name: &Name) -> Option<Refusal> {
         let Inner {
             key,

@@ -30,10 +30,18 @@ pub enum Then {
     Unreachable,
     /// Refuse it by a rule.
     Refuse,
+    /// Answer that upstream fails, which it did a moment ago; nothing is here to serve instead.
+    Failing,
+    /// Answer that the pull would use what is kept of upstream's quota.
+    QuotaKept,
 }
 
 /// What is known of a tag or digest, and what a pull would do.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is the answer to a question of its own"
+)]
 pub struct Explained {
     /// What a pull would do.
     pub then: Then,
@@ -53,6 +61,8 @@ pub struct Explained {
     pub is_pinned: bool,
     /// Why the rules of this remote refuse it, or what they hold back.
     pub refusal: Option<String>,
+    /// Whether the rules have let this digest through; `false`: a pull asks them first.
+    pub is_judged: bool,
     /// Whether upstream is asked at all.
     pub breaker: BreakerState,
     /// Whether this remote is told to ask nobody.
@@ -72,6 +82,8 @@ impl Then {
             Self::Absent => "absent",
             Self::Unreachable => "unreachable",
             Self::Refuse => "refuse",
+            Self::Failing => "failing",
+            Self::QuotaKept => "quota-kept",
         }
     }
 
@@ -79,7 +91,9 @@ impl Then {
     pub const fn may_have_it(self) -> bool {
         match self {
             Self::Serve | Self::ServeStale | Self::Confirm | Self::Fetch => true,
-            Self::Absent | Self::Unreachable | Self::Refuse => false,
+            Self::Absent | Self::Unreachable | Self::Refuse | Self::Failing | Self::QuotaKept => {
+                false
+            }
         }
     }
 
@@ -95,6 +109,10 @@ impl Then {
             Self::Absent => "404: upstream said a moment ago that it is not there",
             Self::Unreachable => "404: it is not here, and this repository is offline",
             Self::Refuse => "403: a rule of this repository refuses it",
+            Self::Failing => {
+                "503: it is not here, and upstream failed so often of late that it is left alone"
+            }
+            Self::QuotaKept => "429: a pull would use what is kept of upstream's quota",
         }
     }
 }
@@ -115,6 +133,7 @@ impl PullThrough {
             gone: None,
             is_pinned: false,
             refusal: None,
+            is_judged: true,
             breaker: upstream.breaker(),
             is_offline: config.offline,
             credential: upstream.next_credential(),
@@ -147,6 +166,22 @@ impl PullThrough {
                 explained.then = Then::Refuse;
             }
             explained.refusal = Some(refusal.to_string());
+        } else if !explained.is_pinned && !config.admit.is_empty() {
+            let asked = match reference {
+                Reference::Tag(tag) => Asked::by(tag),
+                Reference::Digest(_) => Asked::Digest,
+            };
+            explained.is_judged = match &explained.served {
+                Some(digest) => self.lets_through(name, asked, digest).await?,
+                None => false,
+            };
+        }
+        if explained.then == Then::Fetch {
+            if matches!(explained.breaker, BreakerState::Open(_)) {
+                explained.then = Then::Failing;
+            } else if explained.credential.is_none() {
+                explained.then = Then::QuotaKept;
+            }
         }
         Ok(explained)
     }
@@ -195,6 +230,7 @@ impl PullThrough {
                 if is_here { Then::Serve } else { Then::Fetch }
             }
             Decision::Offline if !is_here => Then::Unreachable,
+            Decision::Gone if !is_here => Then::Absent,
             Decision::Offline | Decision::Gone => Then::ServeStale,
             Decision::Absent => Then::Absent,
             Decision::Unreachable => Then::Unreachable,

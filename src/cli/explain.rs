@@ -49,6 +49,7 @@ struct Explained {
 #[derive(Debug, Deserialize)]
 struct Access {
     user: String,
+    known: bool,
     may_pull: bool,
     rule: Option<usize>,
 }
@@ -68,6 +69,7 @@ struct Member {
     #[serde(default)]
     pinned: bool,
     refused: Option<String>,
+    judged: Option<bool>,
     breaker_seconds: Option<u64>,
     credential: Option<String>,
 }
@@ -142,6 +144,7 @@ fn lines(asked: &str, told: &Explained) -> Vec<String> {
     } = told;
     let separator = if reference.contains(':') { '@' } else { ':' };
     let by = match told.chosen_by.as_str() {
+        "bind" => "as [[server.bind]] says of that host",
         "ns" => "by ns",
         "key" => "by the key before it",
         "host" => "by the host before it",
@@ -156,6 +159,11 @@ fn lines(asked: &str, told: &Explained) -> Vec<String> {
         (true, None) => "anybody may pull it: there is no [auth]".to_owned(),
         (false, _) => format!("{user} may not pull it: no [[auth.allow]] lets them"),
     });
+    if !access.known {
+        lines.push(format!(
+            "the users file has no {user}; an issuer or a certificate may call somebody so"
+        ));
+    }
     for member in &told.members {
         let verb = if member.asked { "" } else { "is not asked: " };
         lines.push(format!("{}: {verb}{}", member.repository, member.why));
@@ -174,7 +182,7 @@ fn lines(asked: &str, told: &Explained) -> Vec<String> {
     lines.push(match &told.answers {
         _ if !access.may_pull => "a pull gets 401 or 404".to_owned(),
         Some(key) => format!("a pull gets what {key} has"),
-        None => "a pull gets what asking shows, or 404".to_owned(),
+        None => "a pull gets none of it, as said above".to_owned(),
     });
     lines
 }
@@ -191,6 +199,9 @@ fn facts(member: &Member) -> Vec<String> {
     }
     if let Some(refused) = &member.refused {
         facts.push(refused.clone());
+    }
+    if member.judged == Some(false) {
+        facts.push("its rules have not let this through yet: a pull asks them first".to_owned());
     }
     if let Some(checked) = &member.checked {
         let fresh = member.fresh_seconds.map_or_else(
@@ -223,7 +234,7 @@ mod tests {
     fn what_people_read() {
         let told = json!({
             "repository": "docker-virtual", "kind": "virtual", "chosen_by": "default", "image": "library/nginx", "reference": "1",
-            "access": {"user": "alice", "may_pull": true, "rule": 2},
+            "access": {"user": "alice", "known": true, "may_pull": true, "rule": 2},
             "members": [
                 {"repository": "docker-hub", "asked": true, "why": "it is fetched from upstream", "credential": "me", "cached": false, "pinned": false},
                 {"repository": "dev-local", "asked": false, "why": "it has no image of that name"},

@@ -106,27 +106,32 @@ pub fn main() -> ExitCode {
             )
         }),
         // The users file need not be there yet.
-        Command::User(arguments) => match load(cli.config.as_deref()) {
-            Ok(resolved) => user::run(&resolved, arguments),
-            Err(error) => {
-                output::error(&error.to_string());
-                ExitCode::from(MISUSED)
-            }
-        },
-        Command::Gc(arguments) => {
-            with_config(&cli, |resolved, _proxy| gc::run(resolved, arguments))
+        Command::User(arguments) => {
+            loaded(&cli, |resolved, _proxy| user::run(&resolved, arguments))
         }
-        Command::Explain(arguments) => with_config(&cli, |resolved, proxy| {
+        Command::Gc(arguments) => loaded(&cli, |resolved, _proxy| gc::run(resolved, arguments)),
+        Command::Explain(arguments) => loaded(&cli, |resolved, proxy| {
             explain::run(resolved, arguments, proxy)
         }),
         Command::Quota(arguments) => {
-            with_config(&cli, |resolved, _proxy| quota::run(&resolved, arguments))
+            loaded(&cli, |resolved, _proxy| quota::run(&resolved, arguments))
         }
         Command::Token(arguments) => {
-            with_config(&cli, |resolved, _proxy| token::run(resolved, arguments))
+            loaded(&cli, |resolved, _proxy| token::run(resolved, arguments))
         }
         Command::Verify(arguments) => {
             with_config(&cli, |resolved, _proxy| verify::run(resolved, arguments))
+        }
+    }
+}
+
+/// Without a look at what the configuration names: a mirror that runs on what was good before must take commands all the same.
+fn loaded(cli: &Cli, run: impl FnOnce(Resolved, ProxyConfig) -> ExitCode) -> ExitCode {
+    match load(cli.config.as_deref()) {
+        Ok(resolved) => run(resolved, proxy(&environment())),
+        Err(error) => {
+            output::error(&error.to_string());
+            ExitCode::from(MISUSED)
         }
     }
 }

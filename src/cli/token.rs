@@ -180,7 +180,7 @@ fn line(one: &Line) -> String {
 }
 
 /// By the mirror that runs, else here.
-async fn command(config: Resolved, command: TokenCommand) -> anyhow::Result<Value> {
+pub(super) async fn command(config: Resolved, command: TokenCommand) -> anyhow::Result<Value> {
     let Some(owner) = owner::of(Path::new(&config.storage.path)).await? else {
         return app::tokens(config, command).await;
     };

@@ -6,9 +6,12 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use serde_json::Value;
 
-use super::{FAILED, MISUSED, output};
+use super::{FAILED, MISUSED, output, token};
+use crate::app::TokenCommand;
 use crate::auth::{Table, hash, is_user_name};
 use crate::config::Resolved;
 
@@ -48,7 +51,11 @@ pub(super) fn run(config: &Resolved, arguments: &Arguments) -> ExitCode {
     };
     let done = match &arguments.action {
         Action::Add { name } => add(path, name),
-        Action::Remove { name } => remove(path, name),
+        Action::Remove { name } => {
+            let revoked =
+                || super::block_on(revoke(config, name)).map_err(|error| format!("{error:#}"));
+            remove(path, name).and_then(|()| revoked())
+        }
         Action::List => list(path),
     };
     match done {
@@ -115,6 +122,32 @@ fn remove(path: &Path, name: &str) -> Result<(), String> {
     }
     write(path, &lines)?;
     output::line(&format!("{name} was removed"));
+    Ok(())
+}
+
+/// Revokes the API tokens of a user who is gone: whoever is given the name next would have them.
+async fn revoke(config: &Resolved, name: &str) -> anyhow::Result<()> {
+    if !config.storage.path.exists() {
+        return Ok(());
+    }
+    let failed = || {
+        format!(
+            "{name} was removed, but API tokens in that name could not be revoked; they count again if somebody is given the name"
+        )
+    };
+    let command = |command| token::command(config.clone(), command);
+    let told = command(TokenCommand::List).await.with_context(failed)?;
+    let tokens = told.get("tokens").and_then(Value::as_array);
+    let text = |one: &Value, field: &str| Some(one.get(field)?.as_str()?.to_owned());
+    let all = tokens.into_iter().flatten();
+    for one in all.filter(|one| text(one, "user").as_deref() == Some(name)) {
+        let Some(token) = text(one, "name") else {
+            continue;
+        };
+        let revoked = command(TokenCommand::Revoke(token.clone())).await;
+        revoked.with_context(failed)?;
+        output::line(&format!("its API token {token} was revoked"));
+    }
     Ok(())
 }
 

@@ -18,6 +18,16 @@ const REQUESTS_PER_SECOND_MIN: f64 = 0.001;
 
 impl Reader<'_> {
     pub(super) fn limits(&mut self, table: &file::Limits) -> Config {
+        if let Some(all) = &table.global.concurrent {
+            let one = table.per_client.concurrent.as_ref();
+            if one.is_none_or(|one| one.get_ref() >= all.get_ref()) && *all.get_ref() > 0 {
+                self.problem(
+                    all.span(),
+                    "limits.global.concurrent: one client could take every place and keep it",
+                    "write a smaller limits.per_client.concurrent beside it",
+                );
+            }
+        }
         Config {
             per_client: self.budget(&table.per_client, "limits.per_client"),
             manifest: self.rate(&table.manifest, "limits.manifest"),

@@ -419,6 +419,11 @@ fn errors_point_at_file_line_key_and_remedy() {
             "at least 1",
         ),
         (
+            "[limits]\nglobal = { concurrent = 8 }\nper_client = { concurrent = 8 }\n",
+            "mirror.toml:2",
+            "smaller limits.per_client.concurrent",
+        ),
+        (
             "[limits]\n\nglobal = { bandwidth = \"1KiB/s\" }\n",
             "mirror.toml:3",
             "64KiB/s",

@@ -9,6 +9,8 @@ use super::Client;
 
 /// How many of one client's requests wait at most; what comes on top is told to come back.
 pub(super) const WAITING_MAX: usize = 1024;
+/// How many wait at most, of all clients.
+const ALL_MAX: usize = 32 * 1024;
 
 /// A number of places, and who waits for one.
 #[derive(Debug)]
@@ -23,6 +25,15 @@ struct Line {
     waiting: HashMap<Client, VecDeque<oneshot::Sender<Place>>>,
     /// The clients that wait, in the order of their turns; each stands here once.
     turns: VecDeque<Client>,
+    /// How many wait, those who left and were not taken out yet included.
+    all: usize,
+}
+
+/// One who waits; taken out of the line when it is given up.
+struct Waits<'a> {
+    line: &'a Mutex<Line>,
+    client: &'a Client,
+    place: oneshot::Receiver<Place>,
 }
 
 /// A place that somebody has. The next in turn gets it when it is dropped.
@@ -41,6 +52,7 @@ impl Fair {
             free: places,
             waiting: HashMap::new(),
             turns: VecDeque::new(),
+            all: 0,
         };
         Self {
             line: Arc::new(Mutex::new(line)),
@@ -49,7 +61,7 @@ impl Fair {
 
     /// Waits for a place. Whoever stops waiting leaves the line.
     pub(super) async fn place(&self, client: &Client) -> Result<Place, Full> {
-        let waits = {
+        let place = {
             let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
             if line.free > 0 {
                 line.free -= 1;
@@ -59,27 +71,56 @@ impl Fair {
             }
             line.queue(client)?
         };
+        let mut waits = Waits {
+            line: &self.line,
+            client,
+            place,
+        };
         // The sender is dropped with the line alone, and the line is ours.
-        waits.await.map_err(|_gone| Full)
+        (&mut waits.place).await.map_err(|_gone| Full)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        // What was sent and not taken goes on to the next before the line is locked.
+        self.place.close();
+        drop(self.place.try_recv());
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        line.forget(self.client);
     }
 }
 
 impl Line {
     fn queue(&mut self, client: &Client) -> Result<oneshot::Receiver<Place>, Full> {
+        if self.all >= ALL_MAX {
+            return Err(Full);
+        }
         let queue = self.waiting.entry(client.clone()).or_insert_with(|| {
             self.turns.push_back(client.clone());
             VecDeque::new()
         });
         if queue.len() >= WAITING_MAX {
-            // Those who left are still in it.
-            queue.retain(|one| !one.is_closed());
-            if queue.len() >= WAITING_MAX {
-                return Err(Full);
-            }
+            return Err(Full);
         }
         let (sender, receiver) = oneshot::channel();
         queue.push_back(sender);
+        self.all += 1;
         Ok(receiver)
+    }
+
+    /// Takes those of a client out who left.
+    fn forget(&mut self, client: &Client) {
+        let Some(queue) = self.waiting.get_mut(client) else {
+            return;
+        };
+        let before = queue.len();
+        queue.retain(|one| !one.is_closed());
+        self.all -= before - queue.len();
+        if queue.is_empty() {
+            self.waiting.remove(client);
+            self.turns.retain(|one| one != client);
+        }
     }
 
     /// The oldest that waits of the client whose turn it is; that client's next turn is after all others'.
@@ -89,6 +130,7 @@ impl Line {
                 continue;
             };
             while let Some(first) = queue.pop_front() {
+                self.all -= 1;
                 if first.is_closed() {
                     continue;
                 }
@@ -209,8 +251,9 @@ mod tests {
             Some(Err(Full))
         ));
         assert!(fair.place(client(2)).now_or_never().is_none());
-        // Those who left make room.
-        waiting.pop();
-        assert!(fair.place(client(1)).now_or_never().is_none());
+        // Those who left make room, and nothing is left of them.
+        drop(waiting);
+        let line = fair.line.lock().unwrap();
+        assert!(line.waiting.is_empty() && line.turns.is_empty() && line.all == 0);
     }
 }

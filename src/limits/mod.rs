@@ -136,18 +136,6 @@ impl Class {
     }
 }
 
-impl Config {
-    const fn of(&self, class: Class) -> Option<Rate> {
-        match class {
-            Class::Manifest => self.manifest,
-            Class::Blob => self.blob,
-            Class::Write => self.write,
-            Class::Login => self.login,
-            Class::Other => None,
-        }
-    }
-}
-
 impl Rate {
     fn limiter(self) -> Option<DefaultDirectRateLimiter> {
         let quota = Quota::with_period(self.every)?;
@@ -198,14 +186,13 @@ impl Limits {
             .map(Some)
     }
 
-    /// Something happened that counts as a request of a class.
+    /// Something happened that counts as a request of a class, and waits for nothing.
     pub fn charge(&self, client: &Client, class: Class) -> Result<(), Limited> {
         let counts = self.current();
-        if counts.config.of(class).is_none() {
+        if counts.config == Config::default() {
             return Ok(());
         }
-        let own = counts.own(client);
-        check(own.of(class), class.key(), &counts.clock)
+        counts.count(&counts.own(client), class)
     }
 }
 

@@ -55,6 +55,8 @@ pub enum ExplainError {
 /// Why a reference means a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
+    /// The host before it is bound to one repository.
+    Bound,
     /// `?ns=` names a host that it serves.
     Namespace,
     /// Its key stands before the image.
@@ -81,6 +83,8 @@ pub enum State {
 pub struct Access {
     /// Who asks.
     pub user: String,
+    /// Whether the users file has them; issuers and certificates may know others.
+    pub is_known: bool,
     /// Whether they may.
     pub may_pull: bool,
     /// The place of the rule that says so among `[[auth.allow]]`, from 1; none without `[auth]`.
@@ -112,6 +116,7 @@ impl By {
     /// Its name in answers.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Bound => "bind",
             Self::Namespace => "ns",
             Self::Key => "key",
             Self::Host => "host",
@@ -133,11 +138,17 @@ pub async fn explain(
         question.own_hosts.iter().any(is_own)
     });
     let named = own.map_or(named, |(_, rest)| rest);
+    // As clients of that Host would ask.
+    let bound = named.split_once('/').and_then(|(first, rest)| {
+        let key = there.hosts().get(&first.to_ascii_lowercase())?;
+        Some((key, rest))
+    });
+    let named = bound.map_or(named, |(_, rest)| rest);
     let namespaces: Vec<String> = question.namespace.iter().cloned().collect();
     let chosen = choose(
         definitions,
         &Ask {
-            bound: None,
+            bound: bound.map(|(key, _)| key),
             prefix: None,
             namespaces: &namespaces,
             own_hosts: &question.own_hosts,
@@ -146,7 +157,8 @@ pub async fn explain(
     let target = resolve(definitions, &chosen, named)?;
     let first = named.split_once('/').map(|(first, _)| first);
     let by = match (&chosen, first) {
-        (Chosen::Namespace(..) | Chosen::Repository(_), _) => By::Namespace,
+        (Chosen::Repository(_), _) => By::Bound,
+        (Chosen::Namespace(..), _) => By::Namespace,
         (Chosen::Nothing, Some(first)) if definitions.by_key(first).is_some() => By::Key,
         (Chosen::Nothing, Some(first)) if definitions.by_host(first).is_some() => By::Host,
         (Chosen::Nothing, _) => By::Default,
@@ -248,6 +260,7 @@ fn access(auth: Option<&Auth>, target: &Target, user: Option<&str>) -> Access {
     });
     Access {
         user: identity.subject().to_owned(),
+        is_known: user.is_none_or(|user| auth.is_some_and(|auth| auth.has_user(user))),
         may_pull: auth.is_none() || rule.is_some(),
         rule: rule.map(|place| place + 1),
     }
@@ -304,6 +317,7 @@ impl State {
                     "gone_upstream": one.gone.map(|at| at.to_string()),
                     "pinned": one.is_pinned,
                     "refused": one.refusal,
+                    "judged": one.is_judged,
                     "offline": one.is_offline,
                     "breaker": breaker,
                     "breaker_seconds": pause,
@@ -335,6 +349,7 @@ impl Explanation {
             "reference": self.reference.to_string(),
             "access": {
                 "user": self.access.user,
+                "known": self.access.is_known,
                 "may_pull": self.access.may_pull,
                 "rule": self.access.rule,
             },

@@ -13,6 +13,8 @@ use rustix::fs::Mode;
 use tokio::net::{UnixListener, UnixSocket, UnixStream};
 use tracing::warn;
 
+use crate::audit;
+
 /// What the socket is called in its directory.
 const NAME: &str = "admin.sock";
 /// What begins the name of a directory that is there for a socket alone.
@@ -74,7 +76,7 @@ impl OwnerSocket {
                     return Ok(stream);
                 }
                 Ok(peer) => {
-                    warn!(target: "audit", action = "denied", uid = peer.uid(), pid = peer.pid(), "somebody else came to the admin socket");
+                    warn!(target: audit::TARGET, action = "access", outcome = "refused", uid = peer.uid(), pid = peer.pid(), "somebody else came to the admin socket");
                 }
                 Err(error) => warn!(%error, "nobody knows who came to the admin socket"),
             }

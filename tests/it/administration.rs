@@ -152,6 +152,9 @@ async fn a_page_behind_a_rebound_name_changes_nothing() {
             (Method::POST, "/admin/tags/dev-local/team/app/1"),
             (Method::GET, "/admin/audit"),
             (Method::GET, "/admin/quota"),
+            (Method::GET, "/metrics"),
+            (Method::GET, "/api/storage/dev-local/team/app"),
+            (Method::GET, "/api/search/prop?docker.repoName=*"),
             (Method::GET, "/admin/tags/dev-local/team/app/1"),
             (Method::GET, "/api/repositories"),
         ] {

@@ -158,3 +158,27 @@ async fn without_its_file_nothing_starts() {
         "{said}"
     );
 }
+
+/// A push whose client is gone before the answer is done all the same, and so is its line.
+#[tokio::test]
+async fn a_client_that_leaves_leaves_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    write_users(dir.path());
+    let data = dir.path().join("data");
+    let mirror = Mirror::in_directory(dir, data, &[], RULES).await;
+    let file = mirror.configuration().with_file_name("audit.jsonl");
+    let login = STANDARD.encode(format!("alice:{PASSWORD}"));
+    let head = format!(
+        "PUT /v2/dev-local/a/manifests/1 HTTP/1.1\r\nhost: localhost\r\nauthorization: Basic {login}\r\ncontent-type: application/vnd.oci.image.manifest.v1+json\r\ncontent-length: 1000\r\n\r\n{{"
+    );
+    let mut stream = tokio::net::TcpStream::connect(mirror.address())
+        .await
+        .unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes())
+        .await
+        .unwrap();
+    // It has been let in before it leaves.
+    eventually!(count(&file, "login", "done") == 1);
+    drop(stream);
+    eventually!(count(&file, "push", "unknown") + count(&file, "push", "refused") == 1);
+}

@@ -44,7 +44,7 @@ async fn what_it_says_is_what_happens() {
     assert_eq!(before["answers"], "docker-hub");
     assert_eq!(
         before["access"],
-        json!({"user": "anonymous", "may_pull": true, "rule": null})
+        json!({"user": "anonymous", "known": true, "may_pull": true, "rule": null})
     );
     assert_eq!(upstream.log().len(), 0, "nobody is asked");
     client.manifest("nginx", "1").await;

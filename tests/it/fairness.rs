@@ -144,21 +144,31 @@ async fn whoever_waits_too_long_is_told_to_come_back() {
     let upstream = Upstream::start().await;
     let blob = image::blob(1, 1024 * 1024);
     upstream.hold_blob(&blob);
+    upstream.hold("a/b", "1", &image::small(Flavour::Oci, 1));
     let gate = Gate::closed();
     let act = Act {
         gate: Some((256 * 1024, gate.clone())),
         ..Act::default()
     };
     upstream.script("GET", &blob.digest, 1, act);
-    let mirror = mirror(&upstream, "global = { concurrent = 1 }").await;
+    let limits = "global = { concurrent = 2 }\nper_client = { concurrent = 1 }";
+    let mirror = mirror(&upstream, limits).await;
     let client = mirror.client();
     let path = format!("/v2/a/b/blobs/{}", blob.digest);
     let first = client.open_from("192.0.2.1", &path).await.unwrap();
-    assert!(is_limited(&client.from("192.0.2.2", "/v2/").await));
+    // However many it opens, one client has one place, and the other is for the next.
+    let more = tokio::spawn({
+        let path = path.clone();
+        async move { client.open_from("192.0.2.1", &path).await }
+    });
+    let other = client.open_from("192.0.2.2", &path).await.unwrap();
+    assert!(is_limited(&client.from("192.0.2.3", "/v2/").await));
     gate.open();
     first.matches(&blob.bytes).await.unwrap();
+    other.matches(&blob.bytes).await.unwrap();
+    drop(more.await.unwrap());
     assert_eq!(
-        client.from("192.0.2.2", "/v2/").await.status,
+        client.from("192.0.2.3", "/v2/").await.status,
         StatusCode::OK
     );
 }

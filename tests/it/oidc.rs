@@ -256,7 +256,12 @@ async fn what_does_not_count_is_401_and_opens_nothing() {
             let answer = client.shown(&basic("ci", &good), Method::GET, "/v2/").await;
             assert_eq!(answer.status.as_u16(), 200, "{what}");
         }
-        assert_eq!((answers[0], answers[19]), (401, 429), "{what} {answers:?}");
+        // Those alone are guesses that somebody made up.
+        let last = match *what {
+            "a stranger's key" | "none" => 429,
+            _ => 401,
+        };
+        assert_eq!((answers[0], answers[19]), (401, last), "{what} {answers:?}");
     }
 }
 

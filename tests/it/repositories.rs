@@ -630,3 +630,30 @@ async fn a_search_finds_nothing_of_a_repository_that_is_gone() {
         assert_eq!(found(&client, question).await, 0, "{question}");
     }
 }
+
+/// What is wrong at the end of a reload leaves what stands at its beginning as it was.
+#[tokio::test]
+async fn a_reload_that_fails_leaves_the_rules() {
+    let upstream = Upstream::start().await;
+    let rules = "[local.secret-local]\n[auth]\n[[auth.allow]]\nwho = [\"anonymous\"]\non = [\"docker-hub\"]\nmay = [\"pull\"]\n";
+    let mirror = Mirror::with(&[Remote::hub(&upstream.url())], rules).await;
+    let path = "/v2/secret-local/a/tags/list";
+    assert_eq!(mirror.client().get(path).await.status.as_u16(), 401);
+    // Rules that open it, with a member that is no repository.
+    let text = std::fs::read_to_string(mirror.configuration()).unwrap();
+    let open = text.replace("on = [\"docker-hub\"]", "on = [\"*\"]");
+    let broken = open.replace(
+        "[remote.docker-hub]",
+        "[remote.secret-local]\nurl = \"http://127.0.0.1:9\"\nca = \"no-such.pem\"\n[remote.docker-hub]",
+    );
+    std::fs::write(
+        mirror.configuration(),
+        broken.replace("[local.secret-local]\n", ""),
+    )
+    .unwrap();
+    mirror.hang_up();
+    assert!(wait_until(|| mirror.log().iter().any(
+        |line| line.contains("SIGHUP: these repositories cannot be used")
+    )));
+    assert_eq!(mirror.client().get(path).await.status.as_u16(), 401);
+}

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use http::{Method, Response};
 use serde_json::{Value, json};
-use tracing::info;
 
 use super::super::error::ApiError;
 use super::super::record::Record;
@@ -52,8 +51,6 @@ impl Api {
             })?;
             gone.extend(collected.iter().map(|one| one.to_json(key.as_str())));
         }
-        let (user, count) = (call.identity.subject(), gone.len());
-        info!(target: "audit", action = "gc", user, count, dry_run, "collected what nothing refers to");
         Ok(respond::json(&json!({ "collected": gone })))
     }
 

@@ -122,7 +122,8 @@ impl Api {
             // What upstream says and is not served: not fetched yet, or not admitted.
             "observed": observed.map(|digest| digest.to_string()),
             "pinned": pinned,
-            "explain": explained.to_json(),
+            // It names every member, and what they know.
+            "explain": self.require_admin(call).is_ok().then(|| explained.to_json()),
             "history": history,
         })))
     }
@@ -162,7 +163,7 @@ fn event(
     };
     json!({
         "action": action,
-        "who": call.identity.subject(),
+        "who": call.identity.shown(),
         "repository": repository.key(),
         "image": name.as_str(),
         "tag": tag.as_str(),

@@ -28,7 +28,7 @@ impl Api {
                 "without [auth] there are no users, and no tokens of theirs",
             ));
         };
-        let who = call.identity.subject();
+        let who = &*call.identity.shown();
         let by_token = call.identity.api_token().is_some();
         match (call.method, name) {
             (&Method::GET, None) => Ok(respond::json(&json!({ "tokens": auth.list_api_tokens() }))),

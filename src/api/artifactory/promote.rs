@@ -98,7 +98,7 @@ impl Api {
             tag: tags,
             copy: wanted.copy,
             dry_run: wanted.dry_run,
-            who: call.identity.subject(),
+            who: &call.identity.shown(),
         };
         let promoted = promotion.run(&call.hops).await.map_err(failed)?;
         if wanted.dry_run {

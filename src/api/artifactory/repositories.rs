@@ -55,7 +55,7 @@ impl Api {
         let changed = self
             .config
             .catalog
-            .change(key, wanted, call.identity.subject())
+            .change(key, wanted, &call.identity.shown())
             .await;
         let ignored = changed.map_err(failed)?;
         let mut response = respond::text(done);

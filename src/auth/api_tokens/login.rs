@@ -8,6 +8,7 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::{ApiToken, ApiTokenError, ApiTokens, Made, Wanted, secret};
+use crate::audit;
 use crate::auth::tokens::Claims;
 use crate::auth::{Auth, Current, Identity, Refused, TokenError};
 use crate::clock;
@@ -28,12 +29,15 @@ impl Auth {
 
     /// Somebody with a Bearer token: an API token, or one that this mirror issued.
     pub fn by_bearer(&self, token: &str, address: IpAddr) -> Result<Identity, Refused> {
-        if !secret::has_form(token) {
-            return self.by_token(token);
-        }
-        let found = self.guess(&self.current(), None, token, address);
-        if let Err(refused) = &found {
-            warn!(target: "audit", action = "login", client = %address, %refused, "an API token was refused");
+        let found = if secret::has_form(token) {
+            self.guess(&self.current(), None, token, address)
+        } else {
+            self.by_token(token)
+        };
+        if let Err(refused) = &found
+            && self.tells()
+        {
+            warn!(target: audit::TARGET, action = "login", outcome = "refused", client = %address, %refused, "a token was refused");
         }
         found.map_err(|refused| match refused {
             Refused::Wrong => TokenError::ApiToken.into(),

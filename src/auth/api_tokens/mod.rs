@@ -20,6 +20,7 @@ pub use scope::{EXPIRES_DEFAULT, Scope};
 pub(super) use login::at_most;
 use scope::Wanted;
 
+use crate::audit;
 use crate::clock::{self, Wall};
 use crate::secret::Secret;
 use crate::store::index::ApiTokenRow;
@@ -302,7 +303,7 @@ impl ApiTokens {
             Ok(vec![change, Change::repository_event("", event, now)])
         })
         .await?;
-        info!(target: "audit", action = "create token", user = who, token = name, "an API token was made");
+        info!(target: audit::TARGET, action = "token", outcome = "done", user = who, token = name, "an API token was made");
         Ok(Made { told, token: text })
     }
 
@@ -320,7 +321,7 @@ impl ApiTokens {
             Ok(vec![change, Change::repository_event("", event, now)])
         })
         .await?;
-        info!(target: "audit", action = "revoke token", user = who, token = name, "an API token was revoked");
+        info!(target: audit::TARGET, action = "token", outcome = "done", user = who, token = name, "an API token was revoked");
         Ok(())
     }
 

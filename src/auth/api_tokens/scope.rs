@@ -10,6 +10,8 @@ use crate::auth::users::is_user_name;
 
 /// How long a token counts of which nothing else is said.
 pub const EXPIRES_DEFAULT: Duration = Duration::from_secs(90 * 24 * 3600);
+/// The longest, short of for ever.
+const EXPIRES_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 /// The longest name of a token.
 const NAME_MAX: usize = 64;
 /// The most places that one token is for.
@@ -124,8 +126,11 @@ impl Wanted {
             None => Some(EXPIRES_DEFAULT),
             Some(Value::String(text)) if text == NEVER => None,
             Some(number) => {
-                let seconds = number.as_u64().filter(|seconds| *seconds > 0);
-                let seconds = seconds.ok_or("expires_in: a number of seconds, or \"never\"")?;
+                let seconds = number.as_u64();
+                let seconds =
+                    seconds.filter(|seconds| (1..=EXPIRES_MAX.as_secs()).contains(seconds));
+                let seconds = seconds
+                    .ok_or("expires_in: a number of seconds, of at most ten years, or \"never\"")?;
                 Some(Duration::from_secs(seconds))
             }
         };
@@ -220,6 +225,8 @@ mod tests {
             ("name", json!("a/b")),
             ("name", json!("a\nb")),
             ("name", json!("a".repeat(NAME_MAX + 1))),
+            ("expires_in", json!(0)),
+            ("expires_in", json!(u64::MAX)),
             ("user", json!("anonymous")),
             ("user", json!("@ci")),
             ("user", json!("(owner)")),

@@ -26,6 +26,7 @@ use tracing::warn;
 use super::identity::{Identity, Voucher};
 use super::tokens::TOKEN_MAX;
 use super::{Auth, Refused};
+use crate::audit;
 use crate::clock;
 use crate::tasks::Tasks;
 use issuer::Issuer;
@@ -129,9 +130,17 @@ pub enum OidcError {
 }
 
 impl OidcError {
-    /// Whether it was the issuer's failure and so no guess.
-    const fn is_outage(&self) -> bool {
-        matches!(self, Self::Unreachable)
+    /// Whether somebody made it up. One that is over, or for something else, was not: a forgotten job must not keep others out.
+    const fn is_guess(&self) -> bool {
+        match self {
+            Self::Malformed | Self::Header | Self::Algorithm | Self::Key | Self::Signature => true,
+            Self::Audience(_)
+            | Self::Times
+            | Self::Claim(_)
+            | Self::Required(_)
+            | Self::Unreachable
+            | Self::Nobody(_) => false,
+        }
     }
 }
 
@@ -200,8 +209,8 @@ impl Auth {
         self.issuers.replace(sources, tasks, mark);
     }
 
-    /// Somebody with the token of an issuer, wherever it is shown; `None`: it is no such token. One that is wrong counts as a wrong
-    /// password of its address; one that is right is never held up, since nobody guesses a signature.
+    /// Somebody with the token of an issuer, wherever it is shown; `None`: it is no such token. One that was made up counts as a
+    /// wrong password of its address; one that is right is never held up, since nobody guesses a signature.
     pub async fn by_issuer(
         &self,
         text: &str,
@@ -222,8 +231,10 @@ impl Auth {
             return Some(found.map_err(Refused::Issuer));
         };
         let issuer = whose.as_ref().map_or("-", |issuer| &issuer.config.issuer);
-        warn!(target: "audit", action = "login", issuer, client = %address, %error, "the token of an issuer does not count");
-        if !error.is_outage() {
+        if self.tells() {
+            warn!(target: audit::TARGET, action = "login", outcome = "refused", issuer, client = %address, %error, "the token of an issuer does not count");
+        }
+        if error.is_guess() {
             let allowed = self.attempts.allows_address(address);
             self.attempts.failed_address(address);
             if let Err(limited) = allowed {

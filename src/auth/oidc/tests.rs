@@ -433,9 +433,15 @@ async fn wrong_tokens_count_by_address_and_right_ones_are_not_held_up() {
         &tasks,
     );
     let good = key.token(&right());
+    // One that is for somebody else was not made up: a forgotten job keeps nobody out.
     let mut claims = right();
     claims["aud"] = json!("other");
-    let wrong = Secret::new(key.token(&claims));
+    let forgotten = Secret::new(key.token(&claims));
+    for _ in 0..20 {
+        let found = auth.by_password("ci", &forgotten, ADDRESS).await;
+        assert!(matches!(found, Err(Refused::Issuer(_))), "{found:?}");
+    }
+    let wrong = Secret::new(Signer::p256("e").token(&right()));
     let mut held_up = 0;
     for n in 0..20 {
         let name = format!("name{n}");

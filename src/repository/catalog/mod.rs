@@ -190,7 +190,8 @@ impl Snapshot {
         self.declared.get(key)
     }
 
-    fn locals(&self) -> Vec<Local> {
+    /// The local repositories, those that were made at run time too.
+    pub fn locals(&self) -> Vec<Local> {
         let locals = self.repositories.values().filter_map(|one| match one {
             Repository::Local(local) => Some(local.clone()),
             Repository::Remote(_) | Repository::Virtual(_) => None,
