@@ -884,3 +884,72 @@ async fn a_challenge_names_where_the_same_repository_is_meant() {
         );
     }
 }
+
+/// Metrics are for whoever is logged in; which repositories there are is for those who may know of them.
+#[tokio::test]
+async fn metrics_name_what_the_one_who_asks_may_know_of() {
+    let upstream = Upstream::start().await;
+    let image = image::small(Flavour::Oci, 1);
+    let mirror = guarded(&upstream).await;
+    let client = mirror.client();
+    for name in ["dev-local/team/app", "secret-local/team/app"] {
+        let pushed = client.push_as("keeper", name, "1", &image).await;
+        assert_eq!(pushed, StatusCode::CREATED);
+    }
+    for (user, knows) in [("reader", false), ("keeper", true), ("root", true)] {
+        let page = client.with(user, Method::GET, "/metrics").await;
+        let page = String::from_utf8(page.body.to_vec()).unwrap();
+        assert!(page.contains("repository=\"dev-local\""), "{user}");
+        assert_eq!(page.contains("secret-local"), knows, "{user}");
+        assert!(page.contains("roadstead_cached_bytes") && page.ends_with("# EOF\n"));
+    }
+}
+
+/// A name that somebody else gets later has none of the tokens that it had.
+#[tokio::test]
+async fn tokens_go_with_their_user() {
+    let upstream = Upstream::start().await;
+    let mirror = guarded(&upstream).await;
+    let client = mirror.client();
+    let (done, said) = roadstead(
+        &mirror,
+        &[
+            "token",
+            "create",
+            "ci",
+            "--user",
+            "reader",
+            "--data",
+            mirror.data().to_str().unwrap(),
+        ],
+        "",
+    );
+    assert!(done, "{said}");
+    let token = said
+        .lines()
+        .find(|line| line.starts_with("rst_"))
+        .unwrap()
+        .to_owned();
+    let list = "/v2/dev-local/team/app/tags/list";
+    let refused = StatusCode::UNAUTHORIZED;
+    assert_ne!(
+        client.bearing(&token, Method::GET, list).await.status,
+        refused
+    );
+    let (done, said) = roadstead(&mirror, &["user", "remove", "reader"], "");
+    assert!(done && said.contains("ci was revoked"), "{said}");
+    assert_eq!(
+        client.bearing(&token, Method::GET, list).await.status,
+        refused
+    );
+    let (done, said) = roadstead(
+        &mirror,
+        &["user", "add", "reader"],
+        &format!("{}\n", password("other")),
+    );
+    assert!(done, "{said}");
+    assert_eq!(
+        client.bearing(&token, Method::GET, list).await.status,
+        refused
+    );
+}

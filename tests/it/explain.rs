@@ -103,6 +103,11 @@ async fn an_outage_and_a_pin_are_explained() {
     }
     let down = client.explain("nginx:1", "").await;
     assert_eq!(member(&down, 0)["breaker"], "open");
+    let new = client.explain("never:1", "").await;
+    assert_eq!(member(&new, 0)["then"], "failing");
+    assert_eq!(new["answers"], Value::Null);
+    let pulled = client.manifest("never", "1").await;
+    assert_eq!(pulled.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(
         member(&down, 0)["breaker_seconds"].as_u64().unwrap() <= Duration::from_secs(60).as_secs()
     );
