@@ -256,4 +256,20 @@ mod tests {
         let line = fair.line.lock().unwrap();
         assert!(line.waiting.is_empty() && line.turns.is_empty() && line.all == 0);
     }
+
+    #[tokio::test]
+    async fn all_lines_together_have_an_end() {
+        let fair = Fair::new(1);
+        let _held = fair.place(client(1)).await.unwrap();
+        let mut waiting = Vec::new();
+        for number in 0..ALL_MAX / WAITING_MAX {
+            let client = client(u8::try_from(number).unwrap());
+            waiting.extend((0..WAITING_MAX).map(|_| Box::pin(fair.place(client))));
+        }
+        for one in &mut waiting {
+            assert!(one.now_or_never().is_none());
+        }
+        let one_more = fair.place(client(200)).now_or_never();
+        assert!(matches!(one_more, Some(Err(Full))));
+    }
 }
