@@ -83,6 +83,9 @@ pub(super) struct Watch {
     read: AtomicU64,
     allowed: AtomicU64,
     written: AtomicU64,
+    /// Milliseconds for which the client kept bytes waiting since it was last judged, and what it took meanwhile.
+    waited: AtomicU64,
+    taken: AtomicU64,
     finished: AtomicUsize,
     cancelled: AtomicUsize,
     flooded: AtomicBool,
@@ -102,6 +105,8 @@ impl Watch {
             read: AtomicU64::new(0),
             allowed: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
             finished: AtomicUsize::new(0),
             cancelled: AtomicUsize::new(0),
             flooded: AtomicBool::new(false),
@@ -163,7 +168,24 @@ impl Watch {
     /// The socket took `bytes`.
     pub(super) fn wrote(&self, bytes: u64) {
         self.written.fetch_add(bytes, Relaxed);
+        self.taken.fetch_add(bytes, Relaxed);
+        if let Some(since) = self.blocked.get() {
+            let waited = self.now().saturating_sub(since).as_millis();
+            let waited = u64::try_from(waited).unwrap_or(u64::MAX);
+            self.waited.fetch_add(waited, Relaxed);
+        }
         self.blocked.clear();
+    }
+
+    /// Whether the client takes answers more slowly than bodies must come. Only the time counts for which bytes were ready.
+    fn crawls(&self, limits: &Limits) -> bool {
+        let waited = Duration::from_millis(self.waited.load(Relaxed));
+        if waited < limits.body_window {
+            return false;
+        }
+        self.waited.store(0, Relaxed);
+        let taken = self.taken.swap(0, Relaxed);
+        taken < limits.body_rate.saturating_mul(waited.as_secs())
     }
 
     /// The socket takes nothing now.
@@ -225,6 +247,9 @@ impl Watch {
     pub(super) fn verdict(&self, now: Instant, limits: &Limits) -> Verdict {
         if self.flooded.load(Relaxed) {
             return Verdict::Close(Reason::Flood);
+        }
+        if self.crawls(limits) {
+            return Verdict::Close(Reason::Stalled);
         }
         let (by, reason) = if let Some(blocked) = self.blocked.get() {
             (blocked + limits.stalled_client, Reason::Stalled)

@@ -9,6 +9,7 @@ use super::support::{
     PATIENCE, SOON, eventually, get, get_last, limits, read_to_end, read_until, start,
 };
 use crate::server::Limits;
+use crate::server::watch::{Reason, Verdict, Watch};
 
 #[tokio::test]
 async fn heads_have_a_deadline_wherever_they_stop() {
@@ -175,4 +176,25 @@ async fn a_client_that_resets_while_a_handler_works_is_noticed() {
     tokio::time::sleep(Duration::from_millis(1200)).await;
     server.probe.go.notify_one();
     assert!(read_to_end(&mut socket).await.text().ends_with("held"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_too_little_is_cut_off() {
+    let limits = Limits::default();
+    let second = Duration::from_secs(1);
+    for (bytes, is_cut) in [(1, true), (1000, true), (1100, false), (1 << 20, false)] {
+        let watch = Watch::new(Instant::now());
+        watch.head_ended();
+        watch.request_began();
+        for _ in 0..limits.body_window.as_secs() + 1 {
+            watch.write_blocked();
+            tokio::time::advance(second).await;
+            watch.wrote(bytes);
+            // Time in which nothing was ready is nobody's fault.
+            tokio::time::advance(second).await;
+        }
+        let verdict = watch.verdict(Instant::now(), &limits);
+        let cut = verdict == Verdict::Close(Reason::Stalled);
+        assert_eq!(cut, is_cut, "{bytes} bytes a second");
+    }
 }
