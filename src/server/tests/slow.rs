@@ -186,7 +186,7 @@ async fn a_client_that_takes_too_little_is_cut_off() {
         let watch = Watch::new(Instant::now());
         watch.head_ended();
         watch.request_began();
-        for _ in 0..limits.body_window.as_secs() + 1 {
+        for _ in 0..=limits.body_window.as_secs() {
             watch.write_blocked();
             tokio::time::advance(second).await;
             watch.wrote(bytes);
