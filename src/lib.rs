@@ -11,6 +11,7 @@ pub mod audit;
 pub mod auth;
 pub mod bandwidth;
 pub mod body;
+pub mod bundle;
 pub mod cache;
 pub mod cli;
 pub mod clock;

@@ -9,12 +9,13 @@
 use std::path::{Path, PathBuf};
 
 /// Every top-level module and its rank.
-const RANKS: [(&str, u8); 23] = [
+const RANKS: [(&str, u8); 24] = [
     ("cli", 10),
     ("app", 9),
     ("config", 8),
     ("server", 7),
     ("api", 6),
+    ("bundle", 5),
     ("repository", 4),
     ("cache", 3),
     ("overlay", 3),

@@ -70,8 +70,13 @@ impl PublicKey {
 
     /// Whether `signature` over `payload` is of this key, and the payload is about `digest`.
     pub(super) fn signed(&self, payload: &[u8], signature: &[u8], digest: &Digest) -> bool {
-        let verifies = |way: &ParsedPublicKey| way.verify_sig(payload, signature).is_ok();
-        self.ways.iter().any(verifies) && is_about(payload, digest)
+        self.verifies(payload, signature) && is_about(payload, digest)
+    }
+
+    /// Whether `signature` over `message`, whatever that says, is of this key.
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        let verifies = |way: &ParsedPublicKey| way.verify_sig(message, signature).is_ok();
+        self.ways.iter().any(verifies)
     }
 }
 

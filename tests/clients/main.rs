@@ -21,6 +21,7 @@
 mod support;
 
 mod admission;
+mod bundles;
 mod conformance;
 mod jfrog;
 mod logins;

@@ -1,0 +1,6 @@
+mod contents;
+mod hostile;
+mod reader;
+mod support;
+mod volumes;
+mod writer;
