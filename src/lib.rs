@@ -16,6 +16,7 @@ pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod diagnosis;
 pub mod globs;
 pub mod limits;
 pub mod oci;

@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 /// Every top-level module and its rank.
-const RANKS: [(&str, u8); 24] = [
+const RANKS: [(&str, u8); 25] = [
     ("cli", 10),
     ("app", 9),
     ("config", 8),
@@ -29,6 +29,7 @@ const RANKS: [(&str, u8); 24] = [
     ("bandwidth", 0),
     ("body", 0),
     ("clock", 0),
+    ("diagnosis", 0),
     ("globs", 0),
     ("recent", 0),
     ("secret", 0),

@@ -1,3 +1,5 @@
-//! Bundles: images on their way across an air gap, as files that somebody carries.
+//! Images on their way across an air gap: which are wanted, what they were when they were locked, and the files that somebody carries.
 
 pub mod archive;
+pub mod list;
+pub mod lock;

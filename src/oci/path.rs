@@ -98,6 +98,11 @@ pub fn blob(name: &Name, digest: &Digest) -> String {
     format!("/v2/{name}/blobs/{digest}")
 }
 
+/// `/v2/<name>/blobs/uploads/`
+pub fn uploads(name: &Name) -> String {
+    format!("/v2/{name}/blobs/uploads/")
+}
+
 /// `/v2/<name>/tags/list`
 pub fn tags(name: &Name) -> String {
     format!("/v2/{name}/tags/list")

@@ -15,7 +15,6 @@ use super::error::{Error, Kind};
 use super::login::Login;
 use super::realm::{self, TokenHost};
 use super::token::{self, Key, Token, Tokens};
-use crate::oci::Name;
 
 /// Logs in to one upstream.
 #[derive(Debug)]
@@ -88,18 +87,18 @@ impl Authenticator {
         }
     }
 
-    /// What to show without having been asked: as the last challenge wanted it.
+    /// What to show without having been asked, for `scope`: as the last challenge wanted it.
     pub(super) async fn ready<'a>(
         &self,
         slot: &'a Slot,
         login: Option<&Login>,
-        name: &Name,
+        scope: &str,
     ) -> Result<Option<Proof<'a>>, Failure> {
         let scheme = self.lock().clone();
         let proof = match scheme {
             None => return Ok(None),
             Some(Scheme::Basic) if login.is_none() => return Ok(None),
-            Some(scheme) => self.prove(&scheme, slot, login, name, None).await,
+            Some(scheme) => self.prove(&scheme, slot, login, scope, None).await,
         };
         if let Err(Failure::Error(_)) = &proof {
             // The token service may have moved: let upstream say where it is now.
@@ -114,7 +113,7 @@ impl Authenticator {
         headers: &HeaderMap,
         slot: &'a Slot,
         login: Option<&Login>,
-        name: &Name,
+        scope: &str,
         tried: Option<Proof<'a>>,
     ) -> Result<Proof<'a>, Failure> {
         let lines = headers.get_all(WWW_AUTHENTICATE);
@@ -165,7 +164,7 @@ impl Authenticator {
             return Err(self.denied().into());
         }
         *self.lock() = Some(scheme.clone());
-        self.prove(&scheme, slot, login, name, rejected.as_ref())
+        self.prove(&scheme, slot, login, scope, rejected.as_ref())
             .await
     }
 
@@ -174,7 +173,7 @@ impl Authenticator {
         scheme: &Scheme,
         slot: &'a Slot,
         login: Option<&Login>,
-        name: &Name,
+        scope: &str,
         rejected: Option<&Token>,
     ) -> Result<Proof<'a>, Failure> {
         let turn = match login {
@@ -200,7 +199,7 @@ impl Authenticator {
         let key = Key {
             realm: realm::judge(&self.own, realm, login.is_some(), &self.token_hosts)?,
             service: service.clone(),
-            scope: realm::scope(&self.own, name),
+            scope: scope.to_owned(),
             login: login.cloned(),
         };
         match self.tokens.get(&key, rejected).await {

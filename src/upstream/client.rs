@@ -101,7 +101,19 @@ impl Clients {
         &self,
         purpose: Purpose,
         origin: &Origin,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, Error> {
+        self.send_within(purpose, origin, request, Duration::ZERO)
+            .await
+    }
+
+    /// The same for a request with a body, whose way there takes `extra` time.
+    pub(super) async fn send_within(
+        &self,
+        purpose: Purpose,
+        origin: &Origin,
         mut request: Request<Full<Bytes>>,
+        extra: Duration,
     ) -> Result<Response<Incoming>, Error> {
         if let Some(login) = self.network.proxy_login(request.uri()) {
             request.headers_mut().insert(PROXY_AUTHORIZATION, login);
@@ -109,13 +121,13 @@ impl Clients {
         self.pace.turn(origin).await?;
         let again =
             matches!(*request.method(), Method::GET | Method::HEAD).then(|| request.clone());
-        let response = match (self.once(purpose, origin, request).await, again) {
+        let response = match (self.once(purpose, origin, request, extra).await, again) {
             (
                 Err(Failure {
                     was_pooled: true, ..
                 }),
                 Some(request),
-            ) => self.once(purpose, origin, request).await,
+            ) => self.once(purpose, origin, request, extra).await,
             (result, _) => result,
         };
         let response = response.map_err(|failure| failure.error)?;
@@ -138,6 +150,7 @@ impl Clients {
         purpose: Purpose,
         origin: &Origin,
         mut request: Request<Full<Bytes>>,
+        extra: Duration,
     ) -> Result<Response<Incoming>, Failure> {
         let pool = match purpose {
             Purpose::Own => &self.own,
@@ -162,10 +175,11 @@ impl Clients {
                 response = &mut response => return Ok(response),
                 _ = captured.wait_for_connection_metadata() => {}
             }
-            timeout(self.timeouts.headers, response).await
+            timeout(self.timeouts.headers + extra, response).await
         };
         // Waiting for somebody else's connection attempt is bounded too.
-        let patience = self.timeouts.connect * 3 + self.timeouts.tls * 2 + self.timeouts.headers;
+        let patience =
+            self.timeouts.connect * 3 + self.timeouts.tls * 2 + self.timeouts.headers + extra;
         let done = tokio::select! {
             done = timeout(patience, exchange) => done.and_then(|done| done),
             () = storm.notified() => {

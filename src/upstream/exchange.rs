@@ -33,6 +33,7 @@ use super::login::Login;
 use super::meter::{Meter, Wait, What};
 use super::pace::Pace;
 use super::quota::Cost;
+use super::realm;
 use super::redirect::{Trail, is_redirect};
 use super::status::{self, Asked};
 use crate::clock;
@@ -160,12 +161,17 @@ impl Exchange {
 
     /// What can be said without a place in the queue.
     fn fail_fast(&self, question: &Question<'_>) -> Result<(), Error> {
+        self.is_held(question.class())
+    }
+
+    /// Whether requests of a class have to wait, for all that is known without a place in the queue.
+    pub(super) fn is_held(&self, class: Class) -> Result<(), Error> {
         let now = Instant::now();
         let held = self
             .holds
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .get(question.class().index())
+            .get(class.index())
             .copied()
             .flatten()
             .and_then(|until| until.checked_duration_since(now))
@@ -179,7 +185,7 @@ impl Exchange {
         }
     }
 
-    fn resting(&self, left: Duration) -> Error {
+    pub(super) fn resting(&self, left: Duration) -> Error {
         let sentence = format!(
             "{} failed a moment ago and is left alone for now",
             self.endpoint.origin()
@@ -321,7 +327,8 @@ impl Exchange {
         login: Option<&Login>,
         lease: &mut Lease<'_>,
     ) -> Result<Walked, Failure> {
-        let mut proof = self.authenticator.ready(slot, login, question.name).await?;
+        let scope = realm::scope(self.endpoint.origin(), question.name);
+        let mut proof = self.authenticator.ready(slot, login, &scope).await?;
         let mut answered = false;
         loop {
             let header = proof.as_ref().map(super::authenticate::Proof::header);
@@ -347,7 +354,7 @@ impl Exchange {
             }
             proof = Some(
                 self.authenticator
-                    .answer(&head.headers, slot, login, question.name, proof)
+                    .answer(&head.headers, slot, login, &scope, proof)
                     .await?,
             );
             answered = true;

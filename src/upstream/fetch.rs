@@ -38,7 +38,7 @@ const ETAG_MAX: usize = 256;
 /// One upstream registry. Clones share connections, tokens and health.
 #[derive(Debug, Clone)]
 pub struct Upstream {
-    exchange: Arc<Exchange>,
+    pub(super) exchange: Arc<Exchange>,
     foreign: Arc<Fetcher>,
     foreign_layers: Arc<ForeignLayers>,
     host: Arc<str>,

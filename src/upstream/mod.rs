@@ -1,4 +1,4 @@
-//! One client for each upstream registry: it asks, logs in, follows, waits, and hands out what came.
+//! One client for each upstream registry: it asks, logs in, follows, waits, and hands out what came; and it pushes (`push`).
 //!
 //! It must not know what becomes of an answer: no store, no cache, no request of a client of ours beyond the chain of caches that it
 //! came through ([`Hops`]). It compares nothing with a digest; what it hands out is what upstream sent, and may be wrong.
@@ -42,6 +42,7 @@ mod lists;
 mod login;
 mod meter;
 mod pace;
+mod push;
 mod quota;
 mod realm;
 mod redirect;
@@ -61,6 +62,7 @@ pub use fetch::Upstream;
 pub use foreign::{ForeignLayers, ForeignUrl, UrlPattern, UrlPatternError};
 pub use health::BreakerState;
 pub use hops::{CDN_LOOP, Hops};
+pub use push::{CHUNK, PushError, Stored};
 
 /// What we call ourselves.
 const USER_AGENT_VALUE: &str = concat!("roadstead/", env!("CARGO_PKG_VERSION"));

@@ -28,6 +28,7 @@ mod logins;
 mod parts;
 mod pulls;
 mod pushes;
+mod pushes_out;
 mod pushes_over_tls;
 mod stalls;
 mod virtuals;

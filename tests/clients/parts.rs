@@ -119,7 +119,7 @@ pub fn run(command: &mut Command) -> Output {
     output
 }
 
-/// `docker_auth`, a real token server: `admin` with the password `admin-s3cret-canary` may pull everything, nobody else anything but `library/public`.
+/// `docker_auth`, a real token server: `admin` with the password `admin-s3cret-canary` may pull and push everything, nobody else anything but `library/public`.
 #[derive(Debug)]
 pub struct TokenServer {
     dir: TempDir,
@@ -152,7 +152,7 @@ users:
   "": {{}}
 acl:
   - match: {{account: "admin"}}
-    actions: ["pull"]
+    actions: ["pull", "push"]
   - match: {{account: "", name: "library/public"}}
     actions: ["pull"]
 "#

@@ -14,6 +14,7 @@ mod name;
 mod oracle;
 mod page;
 mod path;
+mod platform;
 mod range;
 mod referrers;
 mod tag;

@@ -119,5 +119,21 @@ pub(super) fn scope(own: &Origin, name: &crate::oci::Name) -> String {
     }
 }
 
+/// The scopes of a push, and of a mount out of another image: asked for where something is written and nowhere else.
+pub(super) fn push_scope(
+    own: &Origin,
+    name: &crate::oci::Name,
+    from: Option<&crate::oci::Name>,
+) -> String {
+    let pull = scope(own, name);
+    if !pull.ends_with(":pull") {
+        return pull;
+    }
+    match from {
+        Some(from) => format!("{pull},push {}", scope(own, from)),
+        None => format!("{pull},push"),
+    }
+}
+
 #[cfg(test)]
 mod tests;

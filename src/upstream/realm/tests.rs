@@ -1,4 +1,4 @@
-use super::{TokenHost, judge, scope};
+use super::{TokenHost, judge, push_scope, scope};
 use crate::oci::Name;
 use crate::upstream::Kind;
 use crate::upstream::endpoint::{Origin, parse};
@@ -224,4 +224,10 @@ fn our_own_scope() {
         "repository:library/nginx:pull"
     );
     assert_eq!(scope(&origin("https://public.ecr.aws"), &name), "aws");
+    let push = |host: &str, from| push_scope(&origin(host), &name, from);
+    let own = format!("repository:{name}:pull,push");
+    assert_eq!(push("https://ghcr.io", None), own);
+    let both = format!("{own} repository:{name}:pull");
+    assert_eq!(push("https://ghcr.io", Some(&name)), both);
+    assert_eq!(push("https://public.ecr.aws", Some(&name)), "aws");
 }

@@ -276,7 +276,10 @@ fn get(key: &Key) -> Option<Request<Full<Bytes>>> {
         if let Some(service) = &key.service {
             pairs.append_pair("service", service);
         }
-        pairs.append_pair("scope", &key.scope);
+        // Several are several parameters here, and words of one where a token is exchanged (RFC 6749, 3.3).
+        for scope in key.scope.split(' ') {
+            pairs.append_pair("scope", scope);
+        }
         if let Some(Login::Password { username, .. }) = &key.login {
             pairs.append_pair("account", username);
         }
