@@ -114,7 +114,7 @@ impl Record {
     /// The answer's head is ready; the body is counted on its way out.
     pub(super) fn finish(mut self, response: Response<Body>) -> Response<Body> {
         self.status = response.status().as_u16();
-        self.audit(&response);
+        self.audit(Some(&response));
         if let Some(repository) = &self.repository {
             let labels = RepositoryLabels {
                 repository: repository.clone(),
@@ -135,30 +135,18 @@ impl Record {
 }
 
 impl Record {
-    /// The client left before there was an answer; what it began goes on, and may yet be done.
-    fn audit_unanswered(&self) {
+    /// What was done is done when the answer's head is ready, whether or not the client waits for it. `None`: the client left before
+    /// that; what it began goes on, and may yet be done.
+    fn audit(&self, answered: Option<&Response<Body>>) {
         let Some(action) = self.action else { return };
-        info!(
-            target: audit::TARGET,
-            action,
-            outcome = "unknown",
-            request = self.id,
-            client = self.peer,
-            user = self.user,
-            method = self.method,
-            path = self.path,
-            repository = self.repository.as_deref().unwrap_or("-"),
-            "a request that changes something, whose client left before the answer"
-        );
-    }
-
-    /// What was done is done when the answer's head is ready, whether or not the client waits for it.
-    fn audit(&self, response: &Response<Body>) {
-        let Some(action) = self.action else { return };
-        let Some(outcome) = audited::outcome(action, response.status()) else {
-            return;
+        let outcome = match answered {
+            Some(response) => audited::outcome(action, response.status()),
+            None => Some("unknown"),
         };
-        let digest = response.headers().get("docker-content-digest");
+        let Some(outcome) = outcome else { return };
+        let digest = answered
+            .and_then(|response| response.headers().get("docker-content-digest"))
+            .and_then(|digest| digest.to_str().ok());
         info!(
             target: audit::TARGET,
             action,
@@ -169,7 +157,7 @@ impl Record {
             method = self.method,
             path = self.path,
             repository = self.repository.as_deref().unwrap_or("-"),
-            digest = digest.and_then(|digest| digest.to_str().ok()).unwrap_or("-"),
+            digest = digest.unwrap_or("-"),
             status = self.status,
             "a request that changes something"
         );
@@ -179,7 +167,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if self.status == 0 {
-            self.audit_unanswered();
+            self.audit(None);
         }
         let repository = self.repository.as_deref().unwrap_or("-");
         let outcome = self

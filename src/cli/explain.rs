@@ -8,7 +8,7 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{FAILED, output, owner};
+use super::owner;
 use crate::app;
 use crate::config::Resolved;
 use crate::repository::Question;
@@ -94,18 +94,7 @@ pub(super) fn run(mut config: Resolved, arguments: &Arguments, proxy: ProxyConfi
         }
         Ok(lines(&arguments.image, &serde_json::from_value(told)?))
     });
-    match told {
-        Ok(lines) => {
-            for line in &lines {
-                output::line(line);
-            }
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            output::error(&format!("error: {error:#}"));
-            ExitCode::from(FAILED)
-        }
-    }
+    super::told(told)
 }
 
 /// The mirror that runs, else what the last one left.

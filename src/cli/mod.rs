@@ -157,6 +157,22 @@ fn with_config(cli: &Cli, run: impl FnOnce(Resolved, ProxyConfig) -> ExitCode) -
     }
 }
 
+/// Prints what a command has found out, or why it has not.
+fn told(told: anyhow::Result<Vec<String>>) -> ExitCode {
+    match told {
+        Ok(lines) => {
+            for line in &lines {
+                output::line(line);
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            output::error(&format!("error: {error:#}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
 /// Runs a command's work to its end.
 fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()

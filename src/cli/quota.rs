@@ -9,7 +9,7 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{FAILED, output, owner};
+use super::owner;
 use crate::clock;
 use crate::config::Resolved;
 use crate::repository::{QuotaLine, RemoteSettings, quotas_written};
@@ -52,18 +52,7 @@ pub(super) fn run(config: &Resolved, arguments: &Arguments) -> ExitCode {
         let Quotas { quotas } = serde_json::from_value(told)?;
         Ok(quotas.iter().map(line).collect())
     });
-    match told {
-        Ok(lines) => {
-            for line in &lines {
-                output::line(line);
-            }
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            output::error(&format!("error: {error:#}"));
-            ExitCode::from(FAILED)
-        }
-    }
+    super::told(told)
 }
 
 /// What the mirror knows that runs, else what the last one wrote down.

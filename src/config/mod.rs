@@ -12,6 +12,7 @@ mod limits;
 mod oidc;
 mod remotes;
 mod resolve;
+mod server;
 mod units;
 mod virtuals;
 

@@ -1,6 +1,6 @@
 //! `/admin/audit`: what was done, by whom.
 
-use http::{Method, Response, header};
+use http::{Response, header};
 use serde_json::json;
 
 use super::super::error::ApiError;
@@ -18,11 +18,7 @@ impl Api {
         call: &Call<'_>,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
-        if *call.method != Method::GET {
-            return Err(ApiError::method("GET"));
-        }
-        self.require_admin(call)?;
-        record.note_repository("-", "admin");
+        self.administer(call, record, "GET")?;
         let number = |name: &str, usual: u64| {
             let found = call.query.iter().find(|(key, _)| key == name);
             let Some((_, text)) = found else {

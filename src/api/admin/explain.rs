@@ -1,6 +1,6 @@
 //! `/admin/explain`: why a pull does what it does.
 
-use http::{Method, Response};
+use http::Response;
 
 use super::super::error::ApiError;
 use super::super::record::Record;
@@ -16,12 +16,7 @@ impl Api {
         call: &Call<'_>,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
-        if *call.method != Method::GET {
-            return Err(ApiError::method("GET"));
-        }
-        // It names every member, and what they know.
-        self.require_admin(call)?;
-        record.note_repository("-", "admin");
+        self.administer(call, record, "GET")?;
         let Some(image) = call.query("image") else {
             return Err(ApiError::bad_request(
                 "image: it is needed: ?image=[host or key/]name[:tag][@digest]",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Method, Response};
+use http::Response;
 use serde_json::{Value, json};
 
 use super::super::error::ApiError;
@@ -19,11 +19,7 @@ impl Api {
         call: &Call<'_>,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
-        if *call.method != Method::POST {
-            return Err(ApiError::method("POST"));
-        }
-        self.require_admin(call)?;
-        record.note_repository("-", "admin");
+        self.administer(call, record, "POST")?;
         let dry_run = match call.query("dry_run") {
             None | Some("false") => false,
             Some("true") => true,
@@ -60,11 +56,7 @@ impl Api {
         call: &Call<'_>,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
-        if *call.method != Method::POST {
-            return Err(ApiError::method("POST"));
-        }
-        self.require_admin(call)?;
-        record.note_repository("-", "admin");
+        self.administer(call, record, "POST")?;
         let verified = self.config.store.verify().await;
         let verified = verified.map_err(|error| ApiError::failed(&error))?;
         Ok(respond::json(&verified.to_json()))

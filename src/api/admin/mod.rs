@@ -6,3 +6,24 @@ mod housekeeping;
 mod quota;
 mod tags;
 mod tokens;
+
+use super::error::ApiError;
+use super::record::Record;
+use super::{Api, Call};
+
+impl Api {
+    /// What pages of administration begin with: the one method that they take, and the right.
+    fn administer(
+        &self,
+        call: &Call<'_>,
+        record: &mut Record,
+        method: &'static str,
+    ) -> Result<(), ApiError> {
+        if call.method.as_str() != method {
+            return Err(ApiError::method(method));
+        }
+        self.require_admin(call)?;
+        record.note_repository("-", "admin");
+        Ok(())
+    }
+}

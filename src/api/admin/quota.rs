@@ -1,6 +1,6 @@
 //! `/admin/quota`: what is left of the upstreams' pull quotas.
 
-use http::{Method, Response};
+use http::Response;
 use serde_json::json;
 
 use super::super::error::ApiError;
@@ -16,11 +16,7 @@ impl Api {
         call: &Call<'_>,
         record: &mut Record,
     ) -> Result<Response<Body>, ApiError> {
-        if *call.method != Method::GET {
-            return Err(ApiError::method("GET"));
-        }
-        self.require_admin(call)?;
-        record.note_repository("-", "admin");
+        self.administer(call, record, "GET")?;
         let lines = call.there.quotas();
         let quotas: Vec<_> = lines.iter().map(QuotaLine::to_json).collect();
         Ok(respond::json(&json!({ "quotas": quotas })))

@@ -1,5 +1,10 @@
 //! The composition root: builds what the configuration says, wires it, runs it until a signal, ends it in order.
 
+mod alone;
+mod check;
+mod issuers;
+mod reload;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,29 +13,29 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use http::{Request, Response};
-use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
+pub use alone::{TokenCommand, collect, explain, tokens, verify};
+pub use check::check;
+
+use issuers::Issuers;
+use reload::reload;
+
 use crate::api::{self, Api, Role};
-use crate::audit::{self, AuditFile};
-use crate::auth::oidc::{self, Fetch};
-use crate::auth::{self, ApiTokens, Auth, Identity, Prepared, Table};
+use crate::audit::AuditFile;
+use crate::auth::{ApiTokens, Auth};
 use crate::body::Body;
 use crate::cache::Shared;
 use crate::config::Resolved;
 use crate::limits::Limits;
 use crate::overlay;
-use crate::repository::{
-    Catalog, Definitions, FileSettings, Question, Settings, Workshop, explain as explain_pull,
-};
+use crate::repository::{Catalog, Definitions, FileSettings, Settings, Workshop};
 use crate::server::{self, Connection, Handler, ListenerConfig, RequestBody, Server};
 use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
-use crate::upstream::{
-    self, CredentialConfig, Documents, ProxyConfig, SecretSource, Timeouts, Upstream,
-};
+use crate::upstream::ProxyConfig;
 
 /// How often what is remembered of failed logins is looked through.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
@@ -265,221 +270,6 @@ fn file_settings(config: &Resolved) -> FileSettings {
     }
 }
 
-/// Takes the users, rules and repositories that the file has now. Anything wrong with it leaves everything as it is.
-async fn reload(
-    catalog: &Catalog,
-    (auth, issuers, limits): (Option<&Auth>, &Issuers, &Limits),
-    running: &Resolved,
-    read_again: &ReadAgain,
-) {
-    let fresh = match read_again() {
-        Ok(fresh) => fresh,
-        Err(error) => {
-            warn!("SIGHUP: this configuration cannot be used; the one in use stays\n{error}");
-            configured("failed");
-            return;
-        }
-    };
-    for key in running.needs_restart(&fresh) {
-        warn!(key, "SIGHUP: a change of this needs a restart");
-    }
-    // Everything that may be wrong is found before anything is taken: rules that are in force without their repositories would be others.
-    let prepared = match (auth, &fresh.auth) {
-        (Some(auth), Some(fresh)) => match prepare(issuers, fresh) {
-            Ok((prepared, sources)) => Some((auth, prepared, sources)),
-            Err(error) => {
-                warn!(
-                    error = format!("{error:#}"),
-                    "SIGHUP: these users or issuers cannot be used; users, rules and repositories in use stay"
-                );
-                configured("failed");
-                return;
-            }
-        },
-        _ => None,
-    };
-    if let Err(error) = catalog.reload(file_settings(&fresh)).await {
-        warn!(%error, "SIGHUP: these repositories cannot be used; users, rules and repositories in use stay");
-        configured("failed");
-        return;
-    }
-    if let Some((auth, prepared, sources)) = prepared {
-        auth.take(prepared);
-        auth.trust(sources, &issuers.tasks);
-    }
-    limits.reload(fresh.client_limits);
-    configured("done");
-    info!("SIGHUP: the repositories of the configuration were read again, and its limits");
-}
-
-/// Reads users, and sets up what issuers need, of a configuration that is not in force yet.
-fn prepare(
-    issuers: &Issuers,
-    fresh: &auth::Config,
-) -> anyhow::Result<(Prepared, Vec<(oidc::Config, Fetch)>)> {
-    let sources = issuers.sources(&fresh.oidc)?;
-    Ok((Auth::prepare(fresh.clone())?, sources))
-}
-
-fn configured(outcome: &str) {
-    info!(target: audit::TARGET, action = "configure", outcome, "the configuration was read again");
-}
-
-/// What can be found wrong with a configuration without listening, dialling or touching the store. Answers warnings.
-pub fn check(config: &Resolved, proxy: &ProxyConfig) -> anyhow::Result<Vec<String>> {
-    let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
-    server::check_certificates(&config.tls, config.clients.as_ref())
-        .context("cannot set up server.tls")?;
-    let mut warnings = Vec::new();
-    if let Some(users) = config.auth.as_ref().and_then(|auth| auth.users.as_ref()) {
-        let text = std::fs::read_to_string(users).with_context(|| {
-            format!(
-                "cannot read auth.users {}; make it with `roadstead user add NAME`",
-                users.display()
-            )
-        })?;
-        Table::parse(&text, users)?;
-    }
-    if let Some(auth) = &config.auth {
-        let issuers = Issuers {
-            proxy: proxy.clone(),
-            instance: "check".to_owned(),
-            tasks: tasks.clone(),
-            metrics: Arc::clone(&metrics),
-        };
-        issuers.sources(&auth.oidc)?;
-    }
-    for remote in config.remotes() {
-        Upstream::new(
-            remote.upstream(proxy, "check"),
-            &tasks,
-            Arc::clone(&metrics),
-        )
-        .with_context(|| format!("cannot set up remote.{}", remote.key))?;
-        for credential in &remote.credentials {
-            let path = match credential {
-                CredentialConfig::Static {
-                    password: SecretSource::File(path),
-                    ..
-                }
-                | CredentialConfig::DockerConfig { path } => path,
-                CredentialConfig::Static {
-                    password: SecretSource::Value(_),
-                    ..
-                }
-                | CredentialConfig::Helper { .. } => continue,
-            };
-            if let Err(error) = std::fs::File::open(path) {
-                warnings.push(format!(
-                    "remote.{}.credentials: {} cannot be read: {error}",
-                    remote.key,
-                    path.display()
-                ));
-            }
-        }
-    }
-    Ok(warnings)
-}
-
-/// Collects what nothing refers to in the local repositories of a store that nobody else has; answers as `POST /admin/gc` does.
-pub async fn collect(config: Resolved, dry_run: bool) -> anyhow::Result<Value> {
-    let (tasks, store, catalog) = alone(&config, ProxyConfig::default()).await?;
-    let mut gone = Vec::new();
-    // Those that were made at run time too.
-    let locals = catalog.current().locals();
-    for local in locals {
-        let collected = local.collect_now(config.collection.grace, dry_run);
-        let collected = collected.await?;
-        gone.extend(collected.iter().map(|one| one.to_json(local.key())));
-    }
-    drop(catalog);
-    tasks.stop(TASKS_PATIENCE).await;
-    store.close().await;
-    Ok(serde_json::json!({ "collected": gone }))
-}
-
-/// Everything there is in a store that nobody else has, with nothing running in the background.
-async fn alone(config: &Resolved, proxy: ProxyConfig) -> anyhow::Result<(Tasks, Store, Catalog)> {
-    let (tasks, metrics) = (Tasks::new(), Arc::new(Metrics::new()));
-    let store = Store::open(config.storage.clone(), &tasks).await?;
-    let workshop = Workshop {
-        cache: Shared::new(store.clone(), tasks.clone(), metrics),
-        overlay: overlay::Shared::new(store.clone(), &tasks).await?,
-        proxy,
-        instance: "command".to_owned(),
-    };
-    let catalog = Catalog::open(workshop, file_settings(config)).await?;
-    Ok((tasks, store, catalog))
-}
-
-/// Explains a pull from a store that nobody else has; answers as `GET /admin/explain` does.
-pub async fn explain(
-    config: Resolved,
-    proxy: ProxyConfig,
-    question: Question,
-) -> anyhow::Result<Value> {
-    let (tasks, store, catalog) = alone(&config, proxy).await?;
-    let auth = config.auth.clone();
-    let auth = auth.map(|auth| Auth::open(auth, &config.storage.path));
-    let auth = auth.transpose()?;
-    let told = explain_pull(&catalog.current(), auth.as_ref(), &question).await;
-    let told = told.map(|told| told.to_json());
-    drop(catalog);
-    tasks.stop(TASKS_PATIENCE).await;
-    store.close().await;
-    Ok(told?)
-}
-
-/// Hashes every blob of a store that nobody else has; with `anew`, from a fresh index. Answers as `POST /admin/verify` does.
-pub async fn verify(config: Resolved, anew: bool) -> anyhow::Result<Value> {
-    let tasks = Tasks::new();
-    if anew {
-        Store::forget_index(&config.storage)?;
-    }
-    let store = Store::open(config.storage, &tasks).await?;
-    let verified = store.verify().await?;
-    tasks.stop(TASKS_PATIENCE).await;
-    store.close().await;
-    Ok(verified.to_json())
-}
-
-/// What is done with API tokens.
-#[derive(Debug)]
-pub enum TokenCommand {
-    /// One is made, as `POST /admin/tokens` takes it.
-    Create(Value),
-    /// All are told.
-    List,
-    /// One is revoked.
-    Revoke(String),
-}
-
-/// Makes, tells or revokes API tokens in a store that nobody else has; answers as `/admin/tokens` does.
-pub async fn tokens(config: Resolved, command: TokenCommand) -> anyhow::Result<Value> {
-    let auth = config.auth.context(
-        "the configuration has no [auth], so there are no users and no tokens of theirs; write [auth] users = \"users.htpasswd\"",
-    )?;
-    let tasks = Tasks::new();
-    let store = Store::open(config.storage.clone(), &tasks).await?;
-    let tokens = ApiTokens::open(store.clone(), &tasks).await?;
-    let auth = Auth::open(auth, &config.storage.path)?.with_api_tokens(tokens);
-    let owner = Identity::owner();
-    let done = match command {
-        TokenCommand::Create(sent) => {
-            let made = auth.create_api_token(&sent, owner.subject()).await;
-            made.map(|made| made.to_json())
-        }
-        TokenCommand::List => Ok(serde_json::json!({ "tokens": auth.list_api_tokens() })),
-        TokenCommand::Revoke(name) => {
-            let revoked = auth.revoke_api_token(&name, owner.subject()).await;
-            revoked.map(|()| Value::Null)
-        }
-    };
-    tasks.stop(TASKS_PATIENCE).await;
-    store.close().await;
-    Ok(done?)
-}
-
 /// Shows how full the store is whenever the metrics are read.
 fn show(metrics: &Metrics, store: &Store) {
     let store = store.clone();
@@ -502,52 +292,6 @@ fn show(metrics: &Metrics, store: &Store) {
             .inner()
             .store(usage.quarantined, Relaxed);
     });
-}
-
-/// What issuers of tokens are asked with.
-struct Issuers {
-    proxy: ProxyConfig,
-    instance: String,
-    tasks: Tasks,
-    metrics: Arc<Metrics>,
-}
-
-impl Issuers {
-    /// Each issuer with what fetches its keys, like an upstream's answers.
-    fn sources(&self, told: &[oidc::Config]) -> anyhow::Result<Vec<(oidc::Config, Fetch)>> {
-        let source = |told: &oidc::Config| {
-            let url = url::Url::parse(&told.issuer)?;
-            let config = upstream::Config {
-                allow_addresses: told.allow_addresses.clone(),
-                ca: told.ca.clone(),
-                proxy: self.proxy.clone(),
-                concurrent: 1,
-                timeouts: Timeouts {
-                    connect: oidc::PATIENCE,
-                    tls: oidc::PATIENCE,
-                    headers: oidc::PATIENCE,
-                    idle: oidc::PATIENCE,
-                    ..Timeouts::default()
-                },
-                ..upstream::Config::new("auth.oidc", url, self.instance.clone())
-            };
-            let documents = Documents::new(config, &self.tasks, Arc::clone(&self.metrics))?;
-            let documents = Arc::new(documents);
-            let fetch = Fetch::new(move |url, max| {
-                let documents = Arc::clone(&documents);
-                async move {
-                    let document = documents.get(&url, max).await;
-                    document.map_err(|error| error.to_string())
-                }
-            });
-            anyhow::Ok((told.clone(), fetch))
-        };
-        told.iter()
-            .map(|told| {
-                source(told).with_context(|| format!("cannot set up auth.oidc {}", told.issuer))
-            })
-            .collect()
-    }
 }
 
 /// The API behind the server's sockets.
