@@ -27,6 +27,7 @@ mod reserve;
 mod source;
 mod status;
 mod suspects;
+mod tag_checks;
 mod tags;
 
 pub use admit::{Refusal, Rule, Rules};

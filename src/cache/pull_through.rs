@@ -68,7 +68,7 @@ pub(super) struct Inner {
     pub(super) blob_heads: Flights<String, Result<BlobHead, Error>>,
     pub(super) manifest_heads: Flights<String, Result<super::manifests::Told, Error>>,
     pub(super) manifest_bodies: Flights<String, Result<super::manifests::Stored, Error>>,
-    pub(super) tag_checks: Flights<String, super::tags::Checked>,
+    pub(super) tag_checks: Flights<String, super::tag_checks::Checked>,
     pub(super) ages: super::tags::Ages,
     pub(super) pins: Arc<super::pins::Pins>,
     /// Whether another upstream has its key now: what this one says is written down no more.

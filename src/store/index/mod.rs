@@ -9,6 +9,7 @@
 
 mod admissions;
 mod api_tokens;
+mod apply;
 mod blobs;
 mod bounded;
 mod connection;
@@ -40,8 +41,8 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::Semaphore;
 
 pub use api_tokens::ApiTokenRow;
+pub(super) use apply::Work;
 pub(super) use blobs::{Counted, NewBlob, State, Totals};
-pub(super) use local::Work;
 pub use local::{Holdings, ImageState, LocalLink};
 pub use properties::{Criterion, FoundImage};
 pub use quotas::{QuotaRow, quotas_in};

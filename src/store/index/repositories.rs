@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::apply::{self, Applied, HotChange};
 use super::convert::readable;
-use super::local::{self, Applied, HotChange};
 use super::{Index, Result};
 use crate::oci::Digest;
 use crate::secret::Secret;
@@ -93,7 +93,7 @@ fn settle(
     let mut applied = Applied::default();
     if !is_same && !has_pushed(connection, repo)? {
         for image in take_all(connection, repo)? {
-            local::drop_image(connection, repo, &image, &mut applied)?;
+            apply::drop_image(connection, repo, &image, &mut applied)?;
         }
     }
     connection
