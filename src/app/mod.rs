@@ -4,6 +4,7 @@ mod alone;
 mod check;
 mod issuers;
 mod reload;
+mod signals;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,14 +14,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use http::{Request, Response};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use alone::{TokenCommand, collect, explain, tokens, verify};
+pub use alone::verify;
 pub use check::check;
 
 use issuers::Issuers;
-use reload::reload;
+use signals::{Reloading, Running};
 
 use crate::api::{self, Api, Role};
 use crate::audit::AuditFile;
@@ -39,22 +41,38 @@ use crate::upstream::ProxyConfig;
 
 /// How often what is remembered of failed logins is looked through.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
-/// How often the files of certificates are looked at.
-const CERTIFICATES_EVERY: Duration = Duration::from_secs(10);
 /// How long background tasks may take to end.
 const TASKS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Reads the configuration once more, as it was read at the start.
 pub type ReadAgain = Box<dyn Fn() -> Result<Resolved, String> + Send + Sync>;
 
-/// Runs the mirror until SIGTERM or SIGINT. A second signal ends it at once. SIGHUP has configuration and certificates read again.
+/// What ends a mirror.
+#[expect(missing_debug_implementations, reason = "it holds a closure")]
+pub enum Until {
+    /// SIGTERM or SIGINT, a second one at once; SIGHUP has configuration and certificates read again.
+    Signals(ReadAgain),
+    /// A command that has it in its own process.
+    Told(Told),
+}
+
+/// How a command and the mirror in its process hear of each other.
+#[derive(Debug)]
+pub struct Told {
+    /// Where the mirror listens, as soon as it takes requests.
+    pub ready: oneshot::Sender<Vec<SocketAddr>>,
+    /// Cancelled when it is to end.
+    pub stop: CancellationToken,
+}
+
+/// Runs the mirror until it is told to end.
 ///
 /// The admin socket lies in the data directory, or in a directory of its own in `runtime`.
 pub async fn run(
     config: Resolved,
     proxy: ProxyConfig,
     (audit, runtime): (AuditFile, PathBuf),
-    read_again: ReadAgain,
+    until: Until,
 ) -> anyhow::Result<()> {
     if let Some(path) = &config.audit {
         let opened = audit.open(path);
@@ -114,7 +132,7 @@ pub async fn run(
     let catalog = Catalog::open(workshop, file_settings(&config)).await?;
     catalog.collect_in_background(config.collection);
     catalog.keep_quotas_in_background();
-    let addresses = server.addresses();
+    let (addresses, has_tls) = (server.addresses(), !config.tls.is_empty());
     let mut own_hosts: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     own_hosts.extend(
         config
@@ -143,14 +161,35 @@ pub async fn run(
         Arc::clone(&metrics),
     );
     let api = Arc::new(api);
+    let shutdown = CancellationToken::new();
+    let running = Running {
+        api: Arc::clone(&api),
+        tasks: tasks.clone(),
+        shutdown: shutdown.clone(),
+    };
     // Before anybody is told that it listens: from there on it is stopped in order.
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    let mut hangup = signal(SignalKind::hangup())?;
+    let ready = match until {
+        Until::Signals(read_again) => {
+            let reload = Reloading {
+                audit,
+                certificates,
+                catalog,
+                issuers,
+                limits,
+                config,
+                read_again,
+            };
+            running.end_by_signals()?;
+            running.reload_by_signals(reload)?;
+            None
+        }
+        Until::Told(Told { ready, stop }) => {
+            running.end_when(stop);
+            Some(ready)
+        }
+    };
     for (address, role) in addresses.iter().zip(&roles) {
-        let tls = *role != Role::Admin && !config.tls.is_empty();
+        let tls = *role != Role::Admin && has_tls;
         let role = match role {
             Role::Admin | Role::Owner => "admin",
             Role::Bound(_) => "bound",
@@ -158,34 +197,6 @@ pub async fn run(
         };
         info!(address = %address, tls, role, "listening");
     }
-    let shutdown = tokio_util::sync::CancellationToken::new();
-    let (signalled, draining) = (shutdown.clone(), Arc::clone(&api));
-    let reloading = tasks.stopping();
-    tasks.spawn("reload", async move {
-        let mut look = tokio::time::interval(CERTIFICATES_EVERY);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = look.tick() => match certificates.reload_changed().await {
-                    Ok(true) => info!("certificates changed, and were read again"),
-                    Ok(false) => {}
-                    Err(error) => warn!(%error, "certificates changed, and cannot be used; the ones in use stay"),
-                },
-                _ = hangup.recv() => {
-                    if let Err(error) = audit.reopen() {
-                        warn!(%error, "SIGHUP: audit.path cannot be opened again; lines go to the file that was open");
-                    }
-                    match certificates.reload().await {
-                        Ok(()) => info!("SIGHUP: certificates were read again"),
-                        Err(error) => warn!(%error, "SIGHUP: these certificates cannot be used; the ones in use stay"),
-                    }
-                    reload(&catalog, (auth.as_deref(), &issuers, &limits), &config, &read_again).await;
-                }
-                () = reloading.cancelled() => return,
-            }
-        }
-    });
-    let stopping = tasks.stopping();
     if let Some(auth) = api.auth() {
         let (auth, stopping) = (Arc::clone(auth), tasks.stopping());
         tasks.spawn("logins", async move {
@@ -203,23 +214,10 @@ pub async fn run(
             }
         });
     }
-    tasks.spawn("signals", async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = stopping.cancelled() => return,
-        }
-        info!("stopping: requests under way are finished first; a second signal ends at once");
-        draining.drain();
-        signalled.cancel();
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = stopping.cancelled() => return,
-        }
-        warn!("ended by a second signal");
-        std::process::exit(1);
-    });
+    if let Some(ready) = ready {
+        // Whoever asked may have gone; then `stop` says so.
+        let _gone = ready.send(addresses);
+    }
     server.run(Arc::new(Front { api }), &tasks, shutdown).await;
     tasks.stop(TASKS_PATIENCE).await;
     store.close().await;

@@ -8,11 +8,7 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::owner;
-use crate::app;
-use crate::config::Resolved;
-use crate::repository::Question;
-use crate::upstream::ProxyConfig;
+use super::owner::{self, Here};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -84,11 +80,9 @@ struct Quota {
     keep: Option<u64>,
 }
 
-pub(super) fn run(mut config: Resolved, arguments: &Arguments, proxy: ProxyConfig) -> ExitCode {
-    if let Some(data) = &arguments.data {
-        config.storage.path.clone_from(data);
-    }
-    let told = super::block_on(ask(config, arguments, proxy)).and_then(|told| {
+pub(super) fn run(here: Here, arguments: &Arguments) -> ExitCode {
+    let here = here.on(arguments.data.as_deref());
+    let told = super::block_on(ask(here, arguments)).and_then(|told| {
         if arguments.json {
             return Ok(vec![told.to_string()]);
         }
@@ -97,29 +91,19 @@ pub(super) fn run(mut config: Resolved, arguments: &Arguments, proxy: ProxyConfi
     super::told(told)
 }
 
-/// The mirror that runs, else what the last one left.
-async fn ask(config: Resolved, arguments: &Arguments, proxy: ProxyConfig) -> anyhow::Result<Value> {
+async fn ask(here: Here, arguments: &Arguments) -> anyhow::Result<Value> {
     let Arguments {
         image, ns, user, ..
     } = arguments;
-    if let Some(owner) = owner::of(&config.storage.path).await? {
-        let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.append_pair("image", image);
-        for (key, value) in [("ns", ns), ("user", user)] {
-            if let Some(value) = value {
-                query.append_pair(key, value);
-            }
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("image", image);
+    for (key, value) in [("ns", ns), ("user", user)] {
+        if let Some(value) = value {
+            query.append_pair(key, value);
         }
-        let target = format!("/admin/explain?{}", query.finish());
-        return owner.ask(Method::GET, &target, None).await;
     }
-    let question = Question {
-        image: image.clone(),
-        namespace: ns.clone(),
-        user: user.clone(),
-        own_hosts: Vec::new(),
-    };
-    app::explain(config, proxy, question).await
+    let target = format!("/admin/explain?{}", query.finish());
+    owner::ask(here, Method::GET, &target, None).await
 }
 
 fn lines(asked: &str, told: &Explained) -> Vec<String> {

@@ -2,15 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use http::Method;
 use serde::Deserialize;
 
-use super::{FAILED, output, owner};
-use crate::app;
-use crate::config::Resolved;
+use super::owner::{self, Here};
+use super::{FAILED, output};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -41,14 +39,9 @@ struct Gone {
     reason: String,
 }
 
-pub(super) fn run(mut config: Resolved, arguments: &Arguments) -> ExitCode {
-    if let Some(data) = &arguments.data {
-        config.storage.path.clone_from(data);
-    }
-    if let Some(grace) = arguments.grace {
-        config.collection.grace = Duration::from_secs(grace);
-    }
-    match super::block_on(collect(config, arguments)) {
+pub(super) fn run(here: Here, arguments: &Arguments) -> ExitCode {
+    let here = here.on(arguments.data.as_deref());
+    match super::block_on(collect(here, arguments)) {
         Ok(gone) => {
             for one in &gone {
                 output::line(&format!(
@@ -72,19 +65,13 @@ pub(super) fn run(mut config: Resolved, arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// By the mirror that runs, else here.
-async fn collect(config: Resolved, arguments: &Arguments) -> anyhow::Result<Vec<Gone>> {
-    let gone = match owner::of(&config.storage.path).await? {
-        Some(owner) => {
-            let mut target = format!("/admin/gc?dry_run={}", arguments.dry_run);
-            if let Some(grace) = arguments.grace {
-                target.push_str("&grace=");
-                target.push_str(&grace.to_string());
-            }
-            owner.ask(Method::POST, &target, None).await?
-        }
-        None => app::collect(config, arguments.dry_run).await?,
-    };
+async fn collect(here: Here, arguments: &Arguments) -> anyhow::Result<Vec<Gone>> {
+    let mut target = format!("/admin/gc?dry_run={}", arguments.dry_run);
+    if let Some(grace) = arguments.grace {
+        target.push_str("&grace=");
+        target.push_str(&grace.to_string());
+    }
+    let gone = owner::ask(here, Method::POST, &target, None).await?;
     let Collected { collected } = serde_json::from_value(gone)?;
     Ok(collected)
 }

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use self::log::LogFormat;
+use self::owner::Here;
 
 use crate::app;
 use crate::audit::AuditFile;
@@ -40,15 +41,9 @@ struct Cli {
     /// How the log is written to standard error [default: text on a terminal, json otherwise]
     #[arg(long, global = true, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
-    /// What is logged: error, warn, info, debug, trace, or a filter such as "`info,roadstead::upstream=debug`"
-    #[arg(
-        long,
-        global = true,
-        env = "RUST_LOG",
-        default_value = "info",
-        value_name = "FILTER"
-    )]
-    log_level: String,
+    /// What is logged: error, warn, info, debug, trace, or a filter such as "`info,roadstead::upstream=debug`" [default: info for serve, else warn]
+    #[arg(long, global = true, env = "RUST_LOG", value_name = "FILTER")]
+    log_level: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -82,7 +77,13 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let audit = AuditFile::default();
-    if let Err(problem) = log::start(&cli.log_level, cli.log_format, audit.clone()) {
+    let usual = if matches!(cli.command, Command::Serve(_)) {
+        "info"
+    } else {
+        "warn"
+    };
+    let level = cli.log_level.as_deref().unwrap_or(usual);
+    if let Err(problem) = log::start(level, cli.log_format, audit.clone()) {
         output::error(&problem);
         return ExitCode::from(MISUSED);
     }
@@ -106,19 +107,13 @@ pub fn main() -> ExitCode {
             )
         }),
         // The users file need not be there yet.
-        Command::User(arguments) => {
-            loaded(&cli, |resolved, _proxy| user::run(&resolved, arguments))
-        }
-        Command::Gc(arguments) => loaded(&cli, |resolved, _proxy| gc::run(resolved, arguments)),
-        Command::Explain(arguments) => loaded(&cli, |resolved, proxy| {
-            explain::run(resolved, arguments, proxy)
-        }),
+        Command::User(arguments) => loaded(&cli, audit, |here| user::run(&here, arguments)),
+        Command::Gc(arguments) => loaded(&cli, audit, |here| gc::run(here, arguments)),
+        Command::Explain(arguments) => loaded(&cli, audit, |here| explain::run(here, arguments)),
         Command::Quota(arguments) => {
-            loaded(&cli, |resolved, _proxy| quota::run(&resolved, arguments))
+            loaded(&cli, audit, |here| quota::run(&here.config, arguments))
         }
-        Command::Token(arguments) => {
-            loaded(&cli, |resolved, _proxy| token::run(resolved, arguments))
-        }
+        Command::Token(arguments) => loaded(&cli, audit, |here| token::run(here, arguments)),
         Command::Verify(arguments) => {
             with_config(&cli, |resolved, _proxy| verify::run(resolved, arguments))
         }
@@ -126,9 +121,13 @@ pub fn main() -> ExitCode {
 }
 
 /// Without a look at what the configuration names: a mirror that runs on what was good before must take commands all the same.
-fn loaded(cli: &Cli, run: impl FnOnce(Resolved, ProxyConfig) -> ExitCode) -> ExitCode {
+fn loaded(cli: &Cli, audit: AuditFile, run: impl FnOnce(Here) -> ExitCode) -> ExitCode {
     match load(cli.config.as_deref()) {
-        Ok(resolved) => run(resolved, proxy(&environment())),
+        Ok(config) => run(Here {
+            config,
+            proxy: proxy(&environment()),
+            audit,
+        }),
         Err(error) => {
             output::error(&error.to_string());
             ExitCode::from(MISUSED)
@@ -179,6 +178,13 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
         .enable_all()
         .build()?;
     runtime.block_on(work)
+}
+
+/// Where sockets go that cannot lie in the data directory.
+fn sockets() -> PathBuf {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    own.filter(|own| own.is_absolute() && own.is_dir())
+        .unwrap_or_else(std::env::temp_dir)
 }
 
 /// What the environment says of proxies.

@@ -1,6 +1,7 @@
 //! The process that has a store, for the commands that work on it: they ask over its admin socket, and open the store themselves where
 //! nobody has it.
 
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,11 +14,18 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use crate::app::{self, Told, Until};
+use crate::audit::AuditFile;
 use crate::body;
+use crate::config::Resolved;
 use crate::store;
 use crate::tasks::Tasks;
+use crate::upstream::ProxyConfig;
 
 /// How long one that has just been started may take until it takes commands.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
@@ -34,6 +42,97 @@ pub(super) struct Owner {
     pid: String,
     socket: PathBuf,
 }
+
+/// What a command runs with.
+#[derive(Debug, Clone)]
+pub(super) struct Here {
+    pub(super) config: Resolved,
+    pub(super) proxy: ProxyConfig,
+    pub(super) audit: AuditFile,
+}
+
+impl Here {
+    /// With the data directory that the command line names, if it names one.
+    pub(super) fn on(mut self, data: Option<&Path>) -> Self {
+        if let Some(data) = data {
+            data.clone_into(&mut self.config.storage.path);
+        }
+        self
+    }
+}
+
+/// Asks one thing of the process that has the store, or of one of our own.
+pub(super) async fn ask(
+    here: Here,
+    method: Method,
+    target: &str,
+    body: Option<&Value>,
+) -> anyhow::Result<Value> {
+    with(here, async |owner| owner.ask(method, target, body).await).await
+}
+
+/// Does `work` with the process that has the store; where nobody has it, with a mirror in this process that listens to nobody else, and ends
+/// with the command. SIGINT and SIGTERM end both in order.
+pub(super) async fn with<T>(
+    here: Here,
+    work: impl AsyncFnOnce(&Owner) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let data = here.config.storage.path.clone();
+    if let Some(owner) = of(&data).await? {
+        return unless_interrupted(work(&owner)).await;
+    }
+    let Here {
+        mut config,
+        proxy,
+        audit,
+    } = here;
+    config.listen.clear();
+    config.admin_listen = None;
+    config.binds.retain_mut(|bind| {
+        bind.listen = None;
+        bind.host.is_some()
+    });
+    let stop = CancellationToken::new();
+    let (ready, is_ready) = oneshot::channel();
+    let told = Told {
+        ready,
+        stop: stop.clone(),
+    };
+    let mirror = app::run(config, proxy, (audit, super::sockets()), Until::Told(told));
+    let command = async {
+        let done = unless_interrupted(async {
+            // Where it cannot start, that is the error that counts.
+            is_ready.await?;
+            let owner = of(&data).await?.with_context(|| {
+                format!("the data directory {} takes no commands", data.display())
+            })?;
+            work(&owner).await
+        });
+        let done = done.await;
+        stop.cancel();
+        done
+    };
+    let (ran, done) = tokio::join!(mirror, command);
+    ran.and(done)
+}
+
+/// The first signal ends the work, and everything that waits for it.
+async fn unless_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    tokio::select! {
+        done = work => done,
+        _ = terminate.recv() => Err(Interrupted.into()),
+        _ = interrupt.recv() => Err(Interrupted.into()),
+    }
+}
+
+/// The command was ended by a signal.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted; the same command goes on where this one stopped")]
+pub(super) struct Interrupted;
 
 /// Who has the store in `data`; nobody where the command may open it itself. Waits for one that is starting.
 pub(super) async fn of(data: &Path) -> anyhow::Result<Option<Owner>> {

@@ -61,7 +61,12 @@ fn serve(
         .event_interval(EVENT_INTERVAL)
         .build();
     let served = runtime.map_err(anyhow::Error::from).and_then(|runtime| {
-        let served = runtime.block_on(app::run(config, proxy, (audit, sockets()), read_again));
+        let served = runtime.block_on(app::run(
+            config,
+            proxy,
+            (audit, super::sockets()),
+            app::Until::Signals(read_again),
+        ));
         // Blocking reads of clients that have gone do not hold the process.
         runtime.shutdown_timeout(std::time::Duration::from_secs(1));
         served
@@ -73,11 +78,4 @@ fn serve(
             ExitCode::from(FAILED)
         }
     }
-}
-
-/// Where sockets go that cannot lie in the data directory.
-fn sockets() -> PathBuf {
-    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    own.filter(|own| own.is_absolute() && own.is_dir())
-        .unwrap_or_else(std::env::temp_dir)
 }

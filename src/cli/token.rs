@@ -1,6 +1,6 @@
 //! `roadstead token create|list|revoke`: API tokens.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{FAILED, output, owner};
-use crate::app::{self, TokenCommand};
-use crate::config::{self, Resolved};
+use super::owner::{self, Here};
+use super::{FAILED, output};
+use crate::config;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -97,11 +97,9 @@ struct Made {
     expires: Option<String>,
 }
 
-pub(super) fn run(mut config: Resolved, arguments: &Arguments) -> ExitCode {
-    if let Some(data) = &arguments.data {
-        config.storage.path.clone_from(data);
-    }
-    match super::block_on(act(config, &arguments.action)) {
+pub(super) fn run(here: Here, arguments: &Arguments) -> ExitCode {
+    let here = here.on(arguments.data.as_deref());
+    match super::block_on(act(here, &arguments.action)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::error(&format!("error: {error:#}"));
@@ -110,7 +108,7 @@ pub(super) fn run(mut config: Resolved, arguments: &Arguments) -> ExitCode {
     }
 }
 
-async fn act(config: Resolved, action: &Action) -> anyhow::Result<()> {
+async fn act(here: Here, action: &Action) -> anyhow::Result<()> {
     match action {
         Action::Create {
             name,
@@ -130,7 +128,7 @@ async fn act(config: Resolved, action: &Action) -> anyhow::Result<()> {
                 });
                 sent.extend(lasts.map(|lasts| ("expires_in".to_owned(), lasts)));
             }
-            let made = command(config, TokenCommand::Create(sent)).await?;
+            let made = command(here, Command::Create(sent)).await?;
             let made: Made = serde_json::from_value(made)?;
             // Nothing else goes there, so that it can be piped on.
             output::line(&made.token);
@@ -143,18 +141,18 @@ async fn act(config: Resolved, action: &Action) -> anyhow::Result<()> {
             ));
         }
         Action::List { json: true } => {
-            let told = command(config, TokenCommand::List).await?;
+            let told = command(here, Command::List).await?;
             output::line(&told.to_string());
         }
         Action::List { json: false } => {
-            let told = command(config, TokenCommand::List).await?;
+            let told = command(here, Command::List).await?;
             let Tokens { tokens } = serde_json::from_value(told)?;
             for one in &tokens {
                 output::line(&line(one));
             }
         }
         Action::Revoke { name } => {
-            command(config, TokenCommand::Revoke(name.clone())).await?;
+            command(here, Command::Revoke(name.clone())).await?;
             output::line(&format!("{name} was revoked"));
         }
     }
@@ -179,21 +177,32 @@ fn line(one: &Line) -> String {
     )
 }
 
-/// By the mirror that runs, else here.
-pub(super) async fn command(config: Resolved, command: TokenCommand) -> anyhow::Result<Value> {
-    let Some(owner) = owner::of(Path::new(&config.storage.path)).await? else {
-        return app::tokens(config, command).await;
-    };
+/// What is done with tokens.
+pub(super) enum Command {
+    /// One is made, as `POST /admin/tokens` takes it.
+    Create(Value),
+    /// All are told.
+    List,
+    /// One is revoked.
+    Revoke(String),
+}
+
+pub(super) async fn command(here: Here, command: Command) -> anyhow::Result<Value> {
+    if here.config.auth.is_none() {
+        bail!(
+            "the configuration has no [auth], so there are no users and no tokens of theirs; write [auth] users = \"users.htpasswd\""
+        );
+    }
     match command {
-        TokenCommand::Create(sent) => owner.ask(Method::POST, "/admin/tokens", Some(&sent)).await,
-        TokenCommand::List => owner.ask(Method::GET, "/admin/tokens", None).await,
-        TokenCommand::Revoke(name) => {
+        Command::Create(sent) => owner::ask(here, Method::POST, "/admin/tokens", Some(&sent)).await,
+        Command::List => owner::ask(here, Method::GET, "/admin/tokens", None).await,
+        Command::Revoke(name) => {
             let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
             if name.is_empty() || !name.bytes().all(fits) {
                 bail!("there is no token `{name}`");
             }
             let target = format!("/admin/tokens/{name}");
-            owner.ask(Method::DELETE, &target, None).await
+            owner::ask(here, Method::DELETE, &target, None).await
         }
     }
 }

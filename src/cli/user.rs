@@ -10,10 +10,10 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::{FAILED, MISUSED, output, token};
-use crate::app::TokenCommand;
+use super::owner::Here;
+use super::token::{self, Command};
+use super::{FAILED, MISUSED, output};
 use crate::auth::{Table, hash, is_user_name};
-use crate::config::Resolved;
 
 /// The least letters of a new password.
 const PASSWORD_MIN: usize = 8;
@@ -42,8 +42,13 @@ enum Action {
     List,
 }
 
-pub(super) fn run(config: &Resolved, arguments: &Arguments) -> ExitCode {
-    let Some(path) = config.auth.as_ref().and_then(|auth| auth.users.as_ref()) else {
+pub(super) fn run(here: &Here, arguments: &Arguments) -> ExitCode {
+    let Some(path) = here
+        .config
+        .auth
+        .as_ref()
+        .and_then(|auth| auth.users.as_ref())
+    else {
         output::error(
             "error: the configuration names no users file; write [auth] users = \"users.htpasswd\"",
         );
@@ -53,7 +58,7 @@ pub(super) fn run(config: &Resolved, arguments: &Arguments) -> ExitCode {
         Action::Add { name } => add(path, name),
         Action::Remove { name } => {
             let revoked =
-                || super::block_on(revoke(config, name)).map_err(|error| format!("{error:#}"));
+                || super::block_on(revoke(here, name)).map_err(|error| format!("{error:#}"));
             remove(path, name).and_then(|()| revoked())
         }
         Action::List => list(path),
@@ -126,8 +131,8 @@ fn remove(path: &Path, name: &str) -> Result<(), String> {
 }
 
 /// Revokes the API tokens of a user who is gone: whoever is given the name next would have them.
-async fn revoke(config: &Resolved, name: &str) -> anyhow::Result<()> {
-    if !config.storage.path.exists() {
+async fn revoke(here: &Here, name: &str) -> anyhow::Result<()> {
+    if !here.config.storage.path.exists() {
         return Ok(());
     }
     let failed = || {
@@ -135,8 +140,8 @@ async fn revoke(config: &Resolved, name: &str) -> anyhow::Result<()> {
             "{name} was removed, but API tokens in that name could not be revoked; they count again if somebody is given the name"
         )
     };
-    let command = |command| token::command(config.clone(), command);
-    let told = command(TokenCommand::List).await.with_context(failed)?;
+    let command = |command| token::command(here.clone(), command);
+    let told = command(Command::List).await.with_context(failed)?;
     let tokens = told.get("tokens").and_then(Value::as_array);
     let text = |one: &Value, field: &str| Some(one.get(field)?.as_str()?.to_owned());
     let all = tokens.into_iter().flatten();
@@ -144,7 +149,7 @@ async fn revoke(config: &Resolved, name: &str) -> anyhow::Result<()> {
         let Some(token) = text(one, "name") else {
             continue;
         };
-        let revoked = command(TokenCommand::Revoke(token.clone())).await;
+        let revoked = command(Command::Revoke(token.clone())).await;
         revoked.with_context(failed)?;
         output::line(&format!("its API token {token} was revoked"));
     }

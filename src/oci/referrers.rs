@@ -15,6 +15,35 @@ use super::tag::Tag;
 /// The most entries one list may have.
 pub const REFERRERS_MAX: usize = 1000;
 
+/// Which of them are wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub enum Selection {
+    /// None.
+    #[default]
+    None,
+    /// All.
+    All,
+    /// Those of these artifact types.
+    Types(Vec<String>),
+}
+
+impl Selection {
+    /// Whether one of this artifact type is wanted. A type stands for what follows it behind `+`, `/` or `.` as well.
+    pub fn takes(&self, artifact_type: Option<&str>) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Types(types) => artifact_type.is_some_and(|found| {
+                types.iter().any(|wanted| {
+                    found
+                        .strip_prefix(wanted.as_str())
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', '/', '.']))
+                })
+            }),
+        }
+    }
+}
+
 /// The tag under which pushers keep the list when a registry has no referrers API: `sha256-<64 hex>`.
 pub fn fallback_tag(subject: &Digest) -> Tag {
     Tag::of_subject(subject)

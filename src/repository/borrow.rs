@@ -9,7 +9,7 @@ use super::Error;
 use super::image::Repository;
 use crate::cache::{self, OpenBlob, Promise, Reason, Want};
 use crate::oci::manifest::{EdgeKind, Manifest};
-use crate::oci::{Accept, Digest, MediaType, Name, Reference, Tag};
+use crate::oci::{Accept, Digest, MediaType, Name, Reference, Tag, referrers};
 use crate::overlay::{self, Intake, Local, TakenManifest};
 use crate::upstream::Hops;
 
@@ -25,8 +25,10 @@ pub(super) struct Route<'a> {
     pub(super) everything: bool,
 }
 
+/// What cosign puts behind the tag of a digest.
+const COSIGN: [&str; 3] = [".sig", ".att", ".sbom"];
 /// How deep indexes may be nested (RELIABILITY P38).
-const DEPTH_MAX: usize = 4;
+pub(super) const DEPTH_MAX: usize = 4;
 
 impl Route<'_> {
     /// Takes what a manifest points to and the target does not have; what the source does not have either stays out.
@@ -162,4 +164,29 @@ async fn drain(open: &OpenBlob) -> Result<(), Error> {
         chunk.map_err(|_broke_off| cache::Error::GivenUp)?;
     }
     Ok(())
+}
+
+/// Tags whose name is made of a digest: the referrers' fallback, and cosign's.
+pub(super) async fn tags_about(
+    from: &Repository,
+    hops: &Hops,
+    name: &Name,
+    digest: &Digest,
+) -> Result<Vec<Tag>, Error> {
+    let plain = referrers::fallback_tag(digest);
+    let mut found = Vec::new();
+    for suffix in [""].iter().chain(&COSIGN) {
+        let Ok(tag) = Tag::parse(&format!("{plain}{suffix}")) else {
+            continue;
+        };
+        let reference = Reference::Tag(tag.clone());
+        let accept = Accept::everything();
+        let asked = from.manifest(hops, name, &reference, &accept, Want::Head);
+        match asked.await {
+            Ok(_) => found.push(tag),
+            Err(error) if error.is_nothing() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }

@@ -58,6 +58,14 @@ impl Repository {
         }
     }
 
+    /// A member of a virtual repository.
+    pub(super) fn member(&self, key: &Key) -> Option<&Self> {
+        match self {
+            Self::Virtual(several) => several.member(key),
+            Self::Remote(_) | Self::Local(_) => None,
+        }
+    }
+
     /// The local repository that takes what is written to this one under a name.
     pub fn writable(&self, name: &Name) -> Option<&Local> {
         match self {

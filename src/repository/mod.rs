@@ -10,6 +10,7 @@ mod catalog;
 mod declared;
 mod definitions;
 mod explain;
+mod gather;
 mod image;
 mod key;
 mod member;
@@ -23,6 +24,10 @@ pub use catalog::{CACHE, Catalog, ChangeError, FileSettings, Snapshot, Wanted, W
 pub use declared::{Class, Declared, FieldError, shown};
 pub use definitions::{Definition, Definitions, canonical_host};
 pub use explain::{Access, By, ExplainError, Explanation, Question, State, explain};
+pub use gather::{
+    GatherError, Gathered, GatheredBlob, GatheredManifest, Gathering, MANIFEST_BYTES_MAX,
+    MANIFESTS_MAX, bring,
+};
 pub use image::{Found, Repository};
 pub use key::{Key, KeyError};
 pub use member::Filter;

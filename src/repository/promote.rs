@@ -8,17 +8,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::cache::Want;
-use crate::oci::{Accept, Digest, Name, Reference, Tag, referrers};
+use crate::oci::{Digest, Name, Reference, Tag, referrers};
 use crate::overlay::{self, Intake, Local, MoveOut, TakenManifest, Takeover};
 use crate::upstream::Hops;
 
 use super::Error;
-use super::borrow::Route;
+use super::borrow::{Route, tags_about};
 use super::image::Repository;
-
-/// What cosign puts behind the tag of a digest.
-const COSIGN: [&str; 3] = [".sig", ".att", ".sbom"];
 
 /// What is to be promoted.
 #[derive(Debug)]
@@ -218,7 +214,7 @@ impl Promotion<'_> {
                     }
                 }
             }
-            for tag in self.tags_about(route.hops, &digest).await? {
+            for tag in tags_about(from, route.hops, name, &digest).await? {
                 if self.tag.is_none() && !matches!(from, Repository::Remote(_)) {
                     // All tags go anyway.
                     continue;
@@ -230,27 +226,6 @@ impl Promotion<'_> {
             queue.extend(new.map(|(digest, _)| digest.clone()));
         }
         Ok(tags)
-    }
-
-    /// Tags whose name is made of a digest: the referrers' fallback, and cosign's.
-    async fn tags_about(&self, hops: &Hops, digest: &Digest) -> Result<Vec<Tag>, Error> {
-        let (from, name) = self.from;
-        let plain = referrers::fallback_tag(digest);
-        let mut found = Vec::new();
-        for suffix in [""].iter().chain(&COSIGN) {
-            let Ok(tag) = Tag::parse(&format!("{plain}{suffix}")) else {
-                continue;
-            };
-            let reference = Reference::Tag(tag.clone());
-            let accept = Accept::everything();
-            let asked = from.manifest(hops, name, &reference, &accept, Want::Head);
-            match asked.await {
-                Ok(_) => found.push(tag),
-                Err(error) if error.is_nothing() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(found)
     }
 
     /// The audit record.

@@ -128,6 +128,12 @@ impl Virtual {
         self.config.members.iter().map(|member| &member.key)
     }
 
+    /// One of the members.
+    pub(super) fn member(&self, key: &Key) -> Option<&Repository> {
+        let found = self.config.members.iter().find(|one| one.key == *key);
+        found.map(|member| &member.repository)
+    }
+
     /// Where pushes and deletes go.
     pub fn target(&self) -> Option<&Local> {
         self.config.deploy_to.as_ref()

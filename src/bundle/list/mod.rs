@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::ops::Range as Bytes;
 
+pub use crate::oci::referrers::Selection as Referrers;
 pub use error::ListError;
 pub(in crate::bundle) use image::is_host;
 pub use image::{DOCKER_HUB, IMAGE_MAX, Image, ImageError, Place};
@@ -55,18 +56,6 @@ pub struct Wanted {
     pub referrers: Referrers,
     /// Where it was asked for.
     pub source: Source,
-}
-
-/// Which referrers come along: signatures, SBOMs, attestations.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub enum Referrers {
-    /// None.
-    #[default]
-    None,
-    /// All.
-    All,
-    /// Those of these artifact types.
-    Types(Vec<String>),
 }
 
 /// Where an image was asked for.
