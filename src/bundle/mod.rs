@@ -1,5 +1,8 @@
 //! Images on their way across an air gap: which are wanted, what they were when they were locked, and the files that somebody carries.
 
 pub mod archive;
+pub mod asked;
+pub mod found;
 pub mod list;
 pub mod lock;
+pub mod progress;

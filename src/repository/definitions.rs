@@ -20,6 +20,8 @@ pub struct Definition {
 pub struct Definitions {
     keys: HashMap<Key, bool>,
     hosts: HashMap<String, Key>,
+    /// What references call each repository that serves a host, or is Docker Hub.
+    names: HashMap<Key, String>,
     default: Key,
 }
 
@@ -44,6 +46,7 @@ impl Definitions {
     pub fn new(definitions: Vec<Definition>, default: Key) -> Self {
         let mut keys = HashMap::new();
         let mut hosts = HashMap::new();
+        let mut names = HashMap::new();
         for Definition {
             key,
             serves,
@@ -55,6 +58,10 @@ impl Definitions {
                 key.clone(),
                 is_docker_hub || hosts_of_it.iter().any(|host| host == DOCKER_HUB),
             );
+            let own = hosts_of_it.first().map(String::as_str);
+            if let Some(host) = own.or(is_docker_hub.then_some(DOCKER_HUB)) {
+                names.insert(key.clone(), host.to_owned());
+            }
             for host in hosts_of_it {
                 hosts.entry(host).or_insert_with(|| key.clone());
             }
@@ -62,6 +69,7 @@ impl Definitions {
         Self {
             keys,
             hosts,
+            names,
             default,
         }
     }
@@ -75,6 +83,11 @@ impl Definitions {
     /// The repository that serves a host.
     pub fn by_host(&self, host: &str) -> Option<&Key> {
         self.hosts.get(&canonical_host(host))
+    }
+
+    /// The host in references to what a repository has: the first that it serves.
+    pub fn host_of(&self, key: &Key) -> Option<&str> {
+        self.names.get(key).map(String::as_str)
     }
 
     /// The repository that a word in a path means: one of its key, else one that serves a host of that name.

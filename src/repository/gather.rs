@@ -35,10 +35,25 @@ pub struct Gathering<'a> {
     pub hops: &'a Hops,
     /// Where it is looked for, and under which name.
     pub from: (&'a Repository, &'a Name),
-    /// For which platforms; none: for all that there are.
-    pub platforms: &'a [Platform],
+    /// What is taken of an index.
+    pub taken: &'a Taken,
     /// What else comes along.
     pub referrers: &'a Selection,
+}
+
+/// What is taken of an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taken {
+    /// What is made for these platforms, each of which must be there; all where there are none.
+    Platforms(Vec<Platform>),
+    /// These manifests.
+    These(BTreeSet<Digest>),
+}
+
+impl Default for Taken {
+    fn default() -> Self {
+        Self::Platforms(Vec::new())
+    }
 }
 
 /// Why an image is not gathered.
@@ -182,7 +197,7 @@ impl Gathering<'_> {
             hops: self.hops,
             repository: &repository,
             name,
-            platforms: self.platforms,
+            choice: self.taken.clone(),
             with_referrers: *self.referrers != Selection::None,
             met: BTreeSet::new(),
             there: BTreeSet::new(),
@@ -236,9 +251,9 @@ struct Walk<'a> {
     hops: &'a Hops,
     repository: &'a Repository,
     name: &'a Name,
-    platforms: &'a [Platform],
+    choice: Taken,
     with_referrers: bool,
-    /// Which of `platforms` were found.
+    /// Which of the platforms were found.
     met: BTreeSet<usize>,
     /// All platforms that there are.
     there: BTreeSet<String>,
@@ -296,8 +311,13 @@ impl Walk<'_> {
                         .insert((Platform::default(), child.digest().clone()));
                 }
             }
-        } else if platform.is_none() && depth == 0 && !self.platforms.is_empty() {
-            self.judge_image(&one).await?;
+        } else if platform.is_none()
+            && depth == 0
+            && let Taken::Platforms(wanted) = &self.choice
+            && !wanted.is_empty()
+        {
+            let wanted = wanted.clone();
+            self.judge_image(&one, &wanted).await?;
         }
         for (kind, descriptor) in one.manifest.edges() {
             let is_blob = matches!(kind, EdgeKind::Config | EdgeKind::Layer);
@@ -320,9 +340,14 @@ impl Walk<'_> {
 
     /// Those of an index that are wanted. What is about an image of it (attestations) is taken or left with that image.
     fn chosen(&mut self, children: &[Descriptor]) -> Vec<Descriptor> {
-        if self.platforms.is_empty() {
-            return children.to_vec();
-        }
+        let platforms = match &self.choice {
+            Taken::Platforms(platforms) if platforms.is_empty() => return children.to_vec(),
+            Taken::Platforms(platforms) => platforms,
+            Taken::These(digests) => {
+                let is_one = |child: &&Descriptor| digests.contains(child.digest());
+                return children.iter().filter(is_one).cloned().collect();
+            }
+        };
         let (mut chosen, mut digests) = (Vec::new(), HashSet::new());
         for child in children {
             let Some(platform) = child.platform() else {
@@ -335,7 +360,7 @@ impl Walk<'_> {
                 self.there.insert(platform.to_string());
             }
             let mut fits = false;
-            for (number, wanted) in self.platforms.iter().enumerate() {
+            for (number, wanted) in platforms.iter().enumerate() {
                 if platform.satisfies(wanted) {
                     self.met.insert(number);
                     fits = true;
@@ -357,20 +382,24 @@ impl Walk<'_> {
     }
 
     /// An image without an index has its platform in its config.
-    async fn judge_image(&mut self, one: &GatheredManifest) -> Result<(), GatherError> {
+    async fn judge_image(
+        &mut self,
+        one: &GatheredManifest,
+        platforms: &[Platform],
+    ) -> Result<(), GatherError> {
         let Some(config) = one.manifest.config() else {
             return Ok(());
         };
         let platform = self.platform_of(config).await?;
         self.there.insert(platform.to_string());
-        for (number, wanted) in self.platforms.iter().enumerate() {
+        for (number, wanted) in platforms.iter().enumerate() {
             if platform.satisfies(wanted) {
                 self.met.insert(number);
             }
         }
         // It is one platform, whatever else is wanted of images that have several.
         if !self.met.is_empty() {
-            self.met = (0..self.platforms.len()).collect();
+            self.met = (0..platforms.len()).collect();
         }
         Ok(())
     }
@@ -409,8 +438,10 @@ impl Walk<'_> {
 
     /// Every platform that was asked for must be there.
     fn all_met(&self) -> Result<(), GatherError> {
-        let missing: Vec<String> = self
-            .platforms
+        let Taken::Platforms(platforms) = &self.choice else {
+            return Ok(());
+        };
+        let missing: Vec<String> = platforms
             .iter()
             .enumerate()
             .filter(|(number, _)| !self.met.contains(number))
@@ -477,12 +508,12 @@ impl Walk<'_> {
 
     /// Takes a manifest with all platforms.
     async fn whole(&mut self, one: GatheredManifest) -> Result<(), GatherError> {
-        let (platforms, taken) = (
-            std::mem::take(&mut self.platforms),
+        let (choice, taken) = (
+            std::mem::take(&mut self.choice),
             std::mem::take(&mut self.taken),
         );
         let done = self.all_of(one, None, 0).await;
-        (self.platforms, self.taken) = (platforms, taken);
+        (self.choice, self.taken) = (choice, taken);
         done
     }
 }

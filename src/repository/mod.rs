@@ -26,7 +26,7 @@ pub use definitions::{Definition, Definitions, canonical_host};
 pub use explain::{Access, By, ExplainError, Explanation, Question, State, explain};
 pub use gather::{
     GatherError, Gathered, GatheredBlob, GatheredManifest, Gathering, MANIFEST_BYTES_MAX,
-    MANIFESTS_MAX, bring,
+    MANIFESTS_MAX, Taken, bring,
 };
 pub use image::{Found, Repository};
 pub use key::{Key, KeyError};

@@ -1,0 +1,288 @@
+//! Which image of which repository is meant by what somebody wants, and all that it is made of.
+
+use std::collections::BTreeSet;
+
+use futures_util::stream::{self, StreamExt as _};
+
+use super::archive::ImageRef;
+use super::asked::Asked;
+use super::list::{Image, ListError, Pick, PickError, Place, Referrers, Source, Wanted};
+use super::lock::{LockError, Locked};
+use super::progress::{Event, Progress};
+use crate::oci::{Digest, Name, Platform, Reference};
+use crate::repository::{
+    Error, GatherError, Gathered, Gathering, Key, Repository, Snapshot, Taken,
+};
+use crate::upstream::Hops;
+
+/// How many images are looked at at a time.
+const AT_ONCE: usize = 4;
+
+/// One image that is wanted.
+#[derive(Debug, Clone)]
+pub struct Sought {
+    /// Its full name.
+    pub image: ImageRef,
+    /// The key of the repository that a pull of it would ask.
+    pub key: Key,
+    /// That repository.
+    pub repository: Repository,
+    /// Its name there.
+    pub name: Name,
+    /// What is asked for there: the tag, or the digest that it was locked to.
+    pub reference: Reference,
+    /// What is taken of an index.
+    pub taken: Taken,
+    /// What comes along.
+    pub referrers: Referrers,
+    /// Where it was asked for.
+    pub source: Source,
+}
+
+/// Why something that is wanted is not had.
+#[derive(Debug, thiserror::Error)]
+pub enum Why {
+    /// No repository of this mirror has it.
+    #[error(
+        "no repository of this mirror has the key `{0}` or serves a host of that name; add one to the configuration"
+    )]
+    Nowhere(String),
+    /// Its repository cannot be used.
+    #[error(
+        "the repository `{0}` cannot be used as it is configured; the log of the start says why"
+    )]
+    LeftOut(Key),
+    /// It is no image.
+    #[error("{0}")]
+    NoImage(String),
+    /// Nothing fits.
+    #[error(transparent)]
+    Pick(#[from] PickError),
+    /// Its tags cannot be listed.
+    #[error("its tags cannot be listed: {0}")]
+    Tags(Error),
+    /// Its repository does not give it.
+    #[error(transparent)]
+    Gather(#[from] GatherError),
+    /// It cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+}
+
+/// Something that is wanted and not had.
+#[derive(Debug)]
+pub struct Trouble {
+    /// What was asked for.
+    pub image: String,
+    /// Where.
+    pub source: Source,
+    /// What is wrong.
+    pub why: Why,
+}
+
+impl Trouble {
+    /// As it is told.
+    pub fn event(&self) -> Event {
+        Event::Trouble {
+            image: self.image.clone(),
+            source: self.source.to_string(),
+            error: self.why.to_string(),
+        }
+    }
+}
+
+/// What was looked for.
+#[derive(Debug)]
+pub struct Search<'a> {
+    /// The repositories.
+    pub there: &'a Snapshot,
+    /// Who asks.
+    pub hops: &'a Hops,
+    /// Who is told of it.
+    pub progress: &'a Progress,
+}
+
+impl Search<'_> {
+    /// Everything that is asked for, each full name once.
+    pub async fn find(&self, asked: &Asked) -> Result<(Vec<Sought>, Vec<Trouble>), ListError> {
+        let (mut found, mut troubles) = (Vec::new(), Vec::new());
+        let lock = asked.locked()?;
+        if let Some(lock) = lock {
+            let file = asked.lock.as_ref().map(|lock| lock.file.clone());
+            let source = Source {
+                file: file.unwrap_or_default(),
+                line: None,
+            };
+            for (image, locked) in lock.images() {
+                match self.locked(image, locked, &source) {
+                    Ok(sought) => found.push(sought),
+                    Err(why) => troubles.push(Trouble {
+                        image: image.to_owned(),
+                        source: source.clone(),
+                        why,
+                    }),
+                }
+            }
+        }
+        let wanted = asked.wanted()?;
+        let mut all = stream::iter(&wanted)
+            .map(|wanted| async move { (wanted, self.meant(wanted).await) })
+            .buffered(AT_ONCE);
+        while let Some((wanted, meant)) = all.next().await {
+            match meant {
+                Ok(sought) => found.extend(sought),
+                Err(why) => troubles.push(Trouble {
+                    image: wanted.image.clone(),
+                    source: wanted.source.clone(),
+                    why,
+                }),
+            }
+        }
+        let mut seen = BTreeSet::new();
+        found.retain(|sought| seen.insert(sought.image.clone()));
+        Ok((found, troubles))
+    }
+
+    /// All that each of them is made of, in their order. Manifests come into the store with it; blobs do not.
+    pub async fn gather(&self, all: Vec<Sought>) -> (Vec<(Sought, Gathered)>, Vec<Trouble>) {
+        let mut gathered = stream::iter(all)
+            .map(|sought| async move {
+                let image = sought.image.to_string();
+                self.progress.tell(Event::Looking { image }).await;
+                let gathering = Gathering {
+                    hops: self.hops,
+                    from: (&sought.repository, &sought.name),
+                    taken: &sought.taken,
+                    referrers: &sought.referrers,
+                };
+                let gathered = gathering.run(&sought.reference).await;
+                (sought, gathered)
+            })
+            .buffered(AT_ONCE);
+        let (mut found, mut troubles) = (Vec::new(), Vec::new());
+        while let Some((sought, gathered)) = gathered.next().await {
+            match gathered {
+                Ok(gathered) => found.push((sought, gathered)),
+                Err(error) => troubles.push(Trouble {
+                    image: sought.image.to_string(),
+                    source: sought.source,
+                    why: error.into(),
+                }),
+            }
+        }
+        (found, troubles)
+    }
+
+    /// The repository that a pull of `written` would ask, its name there, and what stands before it in its full name.
+    pub fn place(&self, written: &str) -> Result<(Key, Repository, String, Name), Why> {
+        let definitions = self.there.definitions();
+        let is_key = |first: &str| definitions.by_key(first).is_some();
+        let place = Place::of(written, &is_key).map_err(|error| Why::NoImage(error.to_string()))?;
+        let key = if place.is_key() {
+            definitions.by_key(place.head())
+        } else {
+            definitions.by_host(place.head())
+        };
+        let key = key.ok_or_else(|| Why::Nowhere(place.head().to_owned()))?;
+        let Some(repository) = self.there.get(key) else {
+            return Err(Why::LeftOut(key.clone()));
+        };
+        let name = if definitions.has_library(key) && place.name().is_single_component() {
+            let name = Name::parse(&format!("library/{}", place.name()));
+            name.map_err(|error| Why::NoImage(error.to_string()))?
+        } else {
+            place.name().clone()
+        };
+        // What a host serves is called by the host wherever it goes; a key means the same only here.
+        let head = if place.is_key() {
+            definitions
+                .host_of(key)
+                .map_or_else(|| key.to_string(), str::to_owned)
+        } else {
+            place.head().to_owned()
+        };
+        Ok((key.clone(), repository.clone(), head, name))
+    }
+
+    async fn meant(&self, wanted: &Wanted) -> Result<Vec<Sought>, Why> {
+        let (key, repository, head, name) = self.place(&wanted.image)?;
+        let sought = |shown: &Reference, reference: Reference| -> Result<Sought, Why> {
+            Ok(Sought {
+                image: full_name(&head, &name, shown)?,
+                key: key.clone(),
+                repository: repository.clone(),
+                name: name.clone(),
+                reference,
+                taken: Taken::Platforms(wanted.platforms.clone()),
+                referrers: wanted.referrers.clone(),
+                source: wanted.source.clone(),
+            })
+        };
+        let tags = match &wanted.pick {
+            Pick::Digest { digest, tag } => {
+                let reference = Reference::Digest(digest.clone());
+                let shown = tag
+                    .clone()
+                    .map_or_else(|| reference.clone(), Reference::Tag);
+                return Ok(vec![sought(&shown, reference)?]);
+            }
+            Pick::Tags(tags) => tags.clone(),
+            Pick::Choice(_) => {
+                let listed = repository.tags(self.hops, &name).await;
+                wanted.pick.choose(&listed.map_err(Why::Tags)?.what.0)?
+            }
+        };
+        tags.into_iter()
+            .map(Reference::Tag)
+            .map(|reference| sought(&reference, reference.clone()))
+            .collect()
+    }
+
+    fn locked(&self, image: &str, locked: &Locked, source: &Source) -> Result<Sought, Why> {
+        let parsed = Image::parse(image).map_err(|error| Why::NoImage(error.to_string()))?;
+        let (key, repository, head, name) = self.place(&parsed.name)?;
+        let reference = Reference::Digest(locked.digest.clone());
+        let shown = parsed.tag.map_or_else(|| reference.clone(), Reference::Tag);
+        let children: BTreeSet<Digest> = locked
+            .platforms
+            .iter()
+            .map(|(_, digest)| digest.clone())
+            .collect();
+        Ok(Sought {
+            image: full_name(&head, &name, &shown)?,
+            key,
+            repository,
+            name,
+            reference,
+            taken: Taken::These(children),
+            referrers: if locked.referrers {
+                Referrers::All
+            } else {
+                Referrers::None
+            },
+            source: source.clone(),
+        })
+    }
+}
+
+/// What a lock says of an image.
+pub fn locked(gathered: &Gathered) -> Option<Locked> {
+    let top = gathered.top()?;
+    let platforms: BTreeSet<(Platform, Digest)> = gathered.platforms.clone();
+    Some(Locked {
+        digest: gathered.digest.clone(),
+        media_type: top.media_type.clone(),
+        size: top.bytes.len() as u64,
+        blobs: gathered.blobs.iter().map(|blob| blob.size).sum(),
+        referrers: gathered.has_referrers,
+        platforms,
+    })
+}
+
+fn full_name(head: &str, name: &Name, reference: &Reference) -> Result<ImageRef, Why> {
+    let text = match reference {
+        Reference::Tag(tag) => format!("{head}/{name}:{tag}"),
+        Reference::Digest(digest) => format!("{head}/{name}@{digest}"),
+    };
+    ImageRef::parse(&text).map_err(|error| Why::NoImage(format!("{text}: {error}")))
+}
