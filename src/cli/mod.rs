@@ -6,6 +6,8 @@ mod gc;
 mod log;
 mod output;
 mod owner;
+#[expect(dead_code, reason = "the commands that take long are on their way")]
+mod progress;
 mod quota;
 mod serve;
 mod token;

@@ -1,6 +1,8 @@
 //! What is printed: results to standard output, everything else to standard error.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+
+use indicatif::ProgressDrawTarget;
 
 /// A line of a command's result.
 pub(super) fn line(text: &str) {
@@ -20,4 +22,10 @@ pub(super) fn error(text: &str) {
 /// What is perhaps not meant.
 pub(super) fn warning(text: &str) {
     error(&format!("warning: {text}"));
+}
+
+/// Where bars are drawn: on the terminal, if standard error is one.
+pub(super) fn bars() -> Option<ProgressDrawTarget> {
+    let is_terminal = std::io::stderr().is_terminal();
+    is_terminal.then(ProgressDrawTarget::stderr)
 }
