@@ -2,7 +2,7 @@
 
 use http::{Method, StatusCode};
 
-use super::route::Route;
+use super::route::{Carry, Route};
 use crate::oci::path::Endpoint;
 
 /// What a request does, if it is one that changes something.
@@ -42,6 +42,10 @@ pub(super) fn action(method: &Method, route: &Route) -> Option<&'static str> {
         | Route::Quota
         | Route::Explain
         | Route::Token { .. } => None,
+        Route::Carry(carry) => match carry {
+            Carry::Export => Some("export"),
+            Carry::Content { .. } | Carry::Inventory => None,
+        },
     }
 }
 

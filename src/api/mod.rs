@@ -279,6 +279,7 @@ impl Api {
             | Route::Token { .. }
             | Route::Tokens { .. }
             | Route::Verification
+            | Route::Carry(_)
             | Route::Registry { .. } => {}
         }
         if role.is_administration() && !route.is_administration() {
@@ -370,6 +371,9 @@ impl Api {
                 Box::pin(self.tokens(call, name.as_deref(), body, record)).await
             }
             Route::Verification => self.verification(call, record).await,
+            Route::Carry(carry) if *role == Role::Owner => {
+                Box::pin(self.carry(call, carry, body, record)).await
+            }
             Route::Promote { prefix, .. } => {
                 let prefix = prefix.as_deref();
                 let place = Place { role, prefix };
@@ -380,8 +384,10 @@ impl Api {
                 self.registry(call, Place { role, prefix }, endpoint, body, record)
                     .await
             }
-            // Answered before anybody was asked who they are.
-            Route::Live | Route::Ready | Route::Token { .. } => Err(ApiError::not_found()),
+            // Answered before anybody was asked who they are, or the owner's alone.
+            Route::Live | Route::Ready | Route::Token { .. } | Route::Carry(_) => {
+                Err(ApiError::not_found())
+            }
         }
     }
 

@@ -45,6 +45,8 @@ pub(super) enum Route {
     Tokens { name: Option<String> },
     /// `/admin/verify`
     Verification,
+    /// What commands of the owner stream over the admin socket.
+    Carry(Carry),
     /// `/admin/tags/<key>/<image>/<tag>`, from the key on
     Tag { path: String },
     /// `…/v2/token`, with what stood before `/v2`
@@ -54,6 +56,33 @@ pub(super) enum Route {
         prefix: Option<String>,
         endpoint: Endpoint,
     },
+}
+
+/// What is carried in or out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Carry {
+    /// `/admin/export`
+    Export,
+    /// `/admin/inventory`
+    Inventory,
+    /// `/admin/content/<digest>`
+    Content { digest: String },
+}
+
+impl Carry {
+    /// What stands behind `/admin/`.
+    fn of(path: &str) -> Option<Self> {
+        if let Some(digest) = path.strip_prefix("content/") {
+            return Some(Self::Content {
+                digest: digest.to_owned(),
+            });
+        }
+        match path {
+            "export" => Some(Self::Export),
+            "inventory" => Some(Self::Inventory),
+            _ => None,
+        }
+    }
 }
 
 impl Route {
@@ -69,6 +98,7 @@ impl Route {
             | Self::Explain
             | Self::Tag { .. }
             | Self::Tokens { .. }
+            | Self::Carry(_)
             | Self::Verification => true,
             Self::Promote { .. }
             | Self::Artifact { .. }
@@ -107,6 +137,7 @@ impl Route {
             | Self::Quota
             | Self::Explain
             | Self::Collection
+            | Self::Carry(_)
             | Self::Verification
             | Self::Tokens { .. }
             | Self::Tag { .. } => Class::Write,
@@ -121,6 +152,7 @@ impl Route {
             | Self::Quota
             | Self::Explain
             | Self::Collection
+            | Self::Carry(_)
             | Self::Verification
             | Self::Tokens { .. }
             | Self::Tag { .. }
@@ -156,6 +188,7 @@ impl Route {
             | Self::Tag { .. }
             | Self::Tokens { .. }
             | Self::Verification
+            | Self::Carry(_)
             | Self::Token { .. }
             | Self::Registry { .. } => false,
         }
@@ -175,6 +208,9 @@ pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
         "/admin/tokens" => return Ok(Route::Tokens { name: None }),
         "/admin/verify" => return Ok(Route::Verification),
         _ => {}
+    }
+    if let Some(carry) = path.strip_prefix("/admin/").and_then(Carry::of) {
+        return Ok(Route::Carry(carry));
     }
     if let Some(tag) = path.strip_prefix("/admin/tags/") {
         return Ok(Route::Tag {

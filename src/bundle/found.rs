@@ -125,9 +125,9 @@ impl Search<'_> {
             }
         }
         let wanted = asked.wanted()?;
-        let mut all = stream::iter(&wanted)
-            .map(|wanted| async move { (wanted, self.meant(wanted).await) })
-            .buffered(AT_ONCE);
+        // Made before they are awaited: a closure over references inside of the stream is not `Send` for every lifetime.
+        let all: Vec<_> = wanted.iter().map(|wanted| self.meant_by(wanted)).collect();
+        let mut all = stream::iter(all).buffered(AT_ONCE);
         while let Some((wanted, meant)) = all.next().await {
             match meant {
                 Ok(sought) => found.extend(sought),
@@ -145,20 +145,11 @@ impl Search<'_> {
 
     /// All that each of them is made of, in their order. Manifests come into the store with it; blobs do not.
     pub async fn gather(&self, all: Vec<Sought>) -> (Vec<(Sought, Gathered)>, Vec<Trouble>) {
-        let mut gathered = stream::iter(all)
-            .map(|sought| async move {
-                let image = sought.image.to_string();
-                self.progress.tell(Event::Looking { image }).await;
-                let gathering = Gathering {
-                    hops: self.hops,
-                    from: (&sought.repository, &sought.name),
-                    taken: &sought.taken,
-                    referrers: &sought.referrers,
-                };
-                let gathered = gathering.run(&sought.reference).await;
-                (sought, gathered)
-            })
-            .buffered(AT_ONCE);
+        let all: Vec<_> = all
+            .into_iter()
+            .map(|sought| self.gathered(sought))
+            .collect();
+        let mut gathered = stream::iter(all).buffered(AT_ONCE);
         let (mut found, mut troubles) = (Vec::new(), Vec::new());
         while let Some((sought, gathered)) = gathered.next().await {
             match gathered {
@@ -171,6 +162,23 @@ impl Search<'_> {
             }
         }
         (found, troubles)
+    }
+
+    async fn gathered(&self, sought: Sought) -> (Sought, Result<Gathered, GatherError>) {
+        let image = sought.image.to_string();
+        self.progress.tell(Event::Looking { image }).await;
+        let gathering = Gathering {
+            hops: self.hops,
+            from: (&sought.repository, &sought.name),
+            taken: &sought.taken,
+            referrers: &sought.referrers,
+        };
+        let gathered = gathering.run(&sought.reference).await;
+        (sought, gathered)
+    }
+
+    async fn meant_by<'w>(&self, wanted: &'w Wanted) -> (&'w Wanted, Result<Vec<Sought>, Why>) {
+        (wanted, self.meant(wanted).await)
     }
 
     /// The repository that a pull of `written` would ask, its name there, and what stands before it in its full name.

@@ -2,7 +2,9 @@
 
 pub mod archive;
 pub mod asked;
+pub mod export;
 pub mod found;
+pub mod inventory;
 pub mod list;
 pub mod lock;
 pub mod progress;

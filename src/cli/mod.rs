@@ -2,7 +2,11 @@
 
 mod check;
 mod explain;
+mod export;
+mod files;
 mod gc;
+mod images;
+mod inventory;
 mod log;
 mod output;
 mod owner;
@@ -58,6 +62,10 @@ enum Command {
     Check,
     /// Remove what nothing refers to from the local repositories, whether or not a mirror runs
     Gc(gc::Arguments),
+    /// Write images into a bundle: an OCI image layout that can be carried across an air gap
+    Export(export::Arguments),
+    /// Write what this store has, so that the other side leaves it out of the next bundle
+    Inventory(inventory::Arguments),
     /// Explain where an image leads, who may pull it, and what a pull would do now
     Explain(explain::Arguments),
     /// Show what is left of the upstreams' pull quotas, as they last told
@@ -112,6 +120,12 @@ pub fn main() -> ExitCode {
         Command::User(arguments) => loaded(&cli, audit, |here| user::run(&here, arguments)),
         Command::Gc(arguments) => loaded(&cli, audit, |here| gc::run(here, arguments)),
         Command::Explain(arguments) => loaded(&cli, audit, |here| explain::run(here, arguments)),
+        Command::Export(arguments) => loaded(&cli, audit, |here| {
+            export::run(here, arguments, &environment())
+        }),
+        Command::Inventory(arguments) => {
+            loaded(&cli, audit, |here| inventory::run(here, arguments))
+        }
         Command::Quota(arguments) => {
             loaded(&cli, audit, |here| quota::run(&here.config, arguments))
         }

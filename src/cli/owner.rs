@@ -5,13 +5,14 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use http::{Method, Request, Response, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,7 +23,9 @@ use tokio_util::sync::CancellationToken;
 use crate::app::{self, Told, Until};
 use crate::audit::AuditFile;
 use crate::body;
+use crate::bundle::progress::Event;
 use crate::config::Resolved;
+use crate::oci::Digest;
 use crate::store;
 use crate::tasks::Tasks;
 use crate::upstream::ProxyConfig;
@@ -37,7 +40,7 @@ const ANSWER_MAX: usize = 256 << 20;
 const HOST: &str = "localhost";
 
 /// A process that takes commands.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Owner {
     pid: String,
     socket: PathBuf,
@@ -134,6 +137,14 @@ async fn unless_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>) ->
 #[error("interrupted; the same command goes on where this one stopped")]
 pub(super) struct Interrupted;
 
+/// Work that was done.
+#[derive(Debug)]
+pub(super) struct Worked {
+    pub(super) result: Value,
+    /// While this is open, the other end keeps what the work was about.
+    _rest: Incoming,
+}
+
 /// Who has the store in `data`; nobody where the command may open it itself. Waits for one that is starting.
 pub(super) async fn of(data: &Path) -> anyhow::Result<Option<Owner>> {
     let begun = Instant::now();
@@ -185,21 +196,102 @@ impl Owner {
             .header(header::HOST, HOST);
         let body = body.map_or_else(Bytes::new, |body| body.to_string().into());
         let response = self.send(request.body(Full::new(body))?).await?;
-        let status = response.status();
+        if !response.status().is_success() {
+            return Err(self.refused(response).await);
+        }
         let answer = body::whole(body::chunks(response.into_body()), ANSWER_MAX).await;
-        let answer = answer.with_context(|| self.silent())?;
-        let told: Value = match answer.as_ref() {
-            [] => Value::Null,
+        match answer.with_context(|| self.silent())?.as_ref() {
+            [] => Ok(Value::Null),
             text => serde_json::from_slice(text).with_context(|| {
                 format!("process {} did not answer with what was expected", self.pid)
-            })?,
-        };
-        if status.is_success() {
-            return Ok(told);
+            }),
         }
+    }
+
+    /// Has work done that takes its time, and tells `line` how it goes. What it holds is let go when the answer is dropped.
+    pub(super) async fn work(
+        &self,
+        target: &str,
+        body: &impl Serialize,
+        mut line: impl FnMut(&Event),
+    ) -> anyhow::Result<Worked> {
+        let body = Full::new(Bytes::from(serde_json::to_vec(body)?));
+        let request = Request::post(target)
+            .header(header::HOST, HOST)
+            .body(body)?;
+        let response = self.send(request).await?;
+        if !response.status().is_success() {
+            return Err(self.refused(response).await);
+        }
+        let mut rest = response.into_body();
+        let mut text = Vec::new();
+        loop {
+            while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                let event: Event = serde_json::from_slice(text.get(..end).unwrap_or_default())?;
+                text.drain(..=end);
+                match event {
+                    Event::Done { result } => {
+                        return Ok(Worked {
+                            result,
+                            _rest: rest,
+                        });
+                    }
+                    Event::Failed { error } => bail!("{error}"),
+                    event @ (Event::Plan { .. }
+                    | Event::Looking { .. }
+                    | Event::Blob { .. }
+                    | Event::Image { .. }
+                    | Event::Trouble { .. }) => line(&event),
+                }
+            }
+            let Some(frame) = rest.frame().await else {
+                bail!("{}", self.silent());
+            };
+            let frame = frame.with_context(|| self.silent())?;
+            if let Some(bytes) = frame.data_ref() {
+                text.extend_from_slice(bytes);
+            }
+            if text.len() > ANSWER_MAX {
+                bail!("process {} tells more than can be taken in", self.pid);
+            }
+        }
+    }
+
+    /// What the store has, as the other side of an air gap is told.
+    pub(super) async fn inventory(&self) -> anyhow::Result<Bytes> {
+        let request = Request::get("/admin/inventory").header(header::HOST, HOST);
+        let response = self.send(request.body(Full::<Bytes>::default())?).await?;
+        if !response.status().is_success() {
+            return Err(self.refused(response).await);
+        }
+        let answer = body::whole(body::chunks(response.into_body()), ANSWER_MAX).await;
+        answer.with_context(|| self.silent())
+    }
+
+    /// Opens content of the store.
+    pub(super) async fn content(&self, digest: &Digest) -> anyhow::Result<Incoming> {
+        let request = Request::get(format!("/admin/content/{digest}"))
+            .header(header::HOST, HOST)
+            .body(Full::<Bytes>::default())?;
+        let response = self.send(request).await?;
+        if response.status().is_success() {
+            Ok(response.into_body())
+        } else {
+            Err(self.refused(response).await)
+        }
+    }
+
+    /// Why a request was refused.
+    async fn refused(&self, response: Response<Incoming>) -> anyhow::Error {
+        let status = response.status();
+        let answer = body::whole(body::chunks(response.into_body()), ANSWER_MAX).await;
+        let told: Value = answer
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default();
         match told.pointer("/errors/0/message").and_then(Value::as_str) {
-            Some(message) => bail!("{message}"),
-            None => bail!("process {} answered {status}", self.pid),
+            Some(message) => anyhow!("{message}"),
+            None => anyhow!("process {} answered {status}", self.pid),
         }
     }
 

@@ -18,7 +18,7 @@ mod virtuals;
 
 pub use diagnose::ConfigError;
 pub use resolve::{Bind, Resolved, load};
-pub use units::parse_span;
+pub use units::{parse_size, parse_span};
 
 /// The configuration that is used where no file names another: the shipped `mirror.toml`.
 pub const BUILT_IN: &str = include_str!("../../mirror.toml");

@@ -37,7 +37,8 @@ pub(super) fn parse_bandwidth(text: &str) -> Option<u64> {
     number.checked_mul(bits).map(|bits| bits / 8)
 }
 
-pub(super) fn parse_size(text: &str) -> Option<u64> {
+/// A number of bytes as the configuration has it.
+pub fn parse_size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
     let factor: u64 = match unit {
         "" | "B" => 1,

@@ -31,6 +31,12 @@ impl Store {
         super::start::forget_index(&config.path)
     }
 
+    /// The digest of every blob that is here, sorted.
+    pub async fn every_digest(&self) -> Result<Vec<Digest>, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        Ok(blocking(move || shared.index.blobs_under("")).await??)
+    }
+
     /// Hashes every blob, beside whatever else goes on. What does not agree with its digest goes into quarantine. Dropped, it ends soon.
     pub async fn verify(&self) -> Result<Verified, StoreError> {
         let mut all = Verified::default();

@@ -69,6 +69,15 @@ impl ImageRef {
         }
     }
 
+    /// The same image by another tag or digest.
+    #[must_use]
+    pub fn with(&self, reference: Reference) -> Self {
+        Self {
+            reference,
+            ..self.clone()
+        }
+    }
+
     /// The registry, with its port if it has one.
     pub fn host(&self) -> &str {
         &self.host

@@ -24,6 +24,7 @@ mod refusal;
 pub mod signature;
 #[cfg(test)]
 mod tests;
+mod unpacked;
 pub mod volumes;
 pub mod writer;
 
@@ -35,3 +36,4 @@ pub use ledger::{Found, Summary};
 pub use reader::{Event, Reader};
 pub use refusal::{ReadError, Refusal};
 pub use signature::{SigningKey, SigningKeyError};
+pub use unpacked::write_directory;

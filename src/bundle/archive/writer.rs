@@ -60,10 +60,10 @@ pub enum WriteError {
 }
 
 /// The small files in front of the blobs, in their order.
-struct Front(Vec<(&'static str, Vec<u8>)>);
+pub(super) struct Front(pub(super) Vec<(&'static str, Vec<u8>)>);
 
 impl Front {
-    fn new(contents: &Contents, key: Option<&SigningKey>) -> Result<Self, WriteError> {
+    pub(super) fn new(contents: &Contents, key: Option<&SigningKey>) -> Result<Self, WriteError> {
         let table = contents.to_json()?;
         let signature = key.map(|key| key.sign(&table)).transpose()?;
         let mut files = vec![
@@ -117,27 +117,29 @@ pub fn write<W: Write, R: Read>(
     let mut archive = Archive { out, written: 0 };
     for (name, bytes) in &front.0 {
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        archive.put(&header::encode(name, Kind::File, size))?;
-        archive.put(bytes)?;
-        archive.pad(BLOCK as u64)?;
+        archive
+            .put(&header::encode(name, Kind::File, size))
+            .map_err(WriteError::Out)?;
+        archive.put(bytes).map_err(WriteError::Out)?;
+        archive.pad(BLOCK as u64).map_err(WriteError::Out)?;
     }
     for name in directories(contents) {
-        archive.put(&header::encode(name, Kind::Directory, 0))?;
+        archive
+            .put(&header::encode(name, Kind::Directory, 0))
+            .map_err(WriteError::Out)?;
     }
-    let mut chunk = vec![0; CHUNK];
     for blob in contents.blobs() {
         let digest = blob.digest.clone();
         let from = open(&blob.digest).map_err(|cause| WriteError::Blob { digest, cause })?;
-        archive.put(&header::encode(
-            &names::of_blob(&blob.digest),
-            Kind::File,
-            blob.size,
-        ))?;
-        archive.blob(blob, from, &mut chunk)?;
-        archive.pad(BLOCK as u64)?;
+        let name = names::of_blob(&blob.digest);
+        archive
+            .put(&header::encode(&name, Kind::File, blob.size))
+            .map_err(WriteError::Out)?;
+        copy(blob, from, |bytes| archive.put(bytes))?;
+        archive.pad(BLOCK as u64).map_err(WriteError::Out)?;
     }
-    archive.put(&[0; 2 * BLOCK])?;
-    archive.pad(RECORD)?;
+    archive.put(&[0; 2 * BLOCK]).map_err(WriteError::Out)?;
+    archive.pad(RECORD).map_err(WriteError::Out)?;
     archive.out.finish().map_err(WriteError::Out)
 }
 
@@ -165,60 +167,60 @@ struct Archive<W: Write> {
 }
 
 impl<W: Write> Archive<W> {
-    fn put(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
-        self.out.write_all(bytes).map_err(WriteError::Out)?;
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)?;
         self.written += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         Ok(())
     }
 
     /// Zeros up to a multiple of `unit`.
-    fn pad(&mut self, unit: u64) -> Result<(), WriteError> {
+    fn pad(&mut self, unit: u64) -> io::Result<()> {
         let missing = self.written.next_multiple_of(unit) - self.written;
         self.put(&vec![0; usize::try_from(missing).unwrap_or_default()])
     }
+}
 
-    /// The bytes of a blob, hashed on their way.
-    fn blob(
-        &mut self,
-        blob: &Blob,
-        mut from: impl Read,
-        chunk: &mut [u8],
-    ) -> Result<(), WriteError> {
-        let damaged = |what: String| WriteError::Damaged {
-            digest: blob.digest.clone(),
-            what,
-        };
-        let mut hasher = blob.digest.algorithm().hasher();
-        let mut left = blob.size;
-        loop {
-            let count = match from.read(chunk) {
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(cause) => {
-                    let digest = blob.digest.clone();
-                    return Err(WriteError::Blob { digest, cause });
-                }
-            };
-            let bytes = chunk.get(..count).unwrap_or_default();
-            if bytes.is_empty() {
-                break;
+/// Gives the bytes of a blob to `put`, hashed on their way.
+pub(super) fn copy(
+    blob: &Blob,
+    mut from: impl Read,
+    mut put: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), WriteError> {
+    let damaged = |what: String| WriteError::Damaged {
+        digest: blob.digest.clone(),
+        what,
+    };
+    let mut hasher = blob.digest.algorithm().hasher();
+    let mut chunk = vec![0; CHUNK];
+    let mut left = blob.size;
+    loop {
+        let count = match from.read(&mut chunk) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(cause) => {
+                let digest = blob.digest.clone();
+                return Err(WriteError::Blob { digest, cause });
             }
-            let count = u64::try_from(count).unwrap_or(u64::MAX);
-            left = left
-                .checked_sub(count)
-                .ok_or_else(|| damaged(format!("it is longer than {} bytes", blob.size)))?;
-            hasher.update(bytes);
-            self.put(bytes)?;
+        };
+        let bytes = chunk.get(..count).unwrap_or_default();
+        if bytes.is_empty() {
+            break;
         }
-        if left > 0 {
-            let short = blob.size - left;
-            return Err(damaged(format!("it has {short} of {} bytes", blob.size)));
-        }
-        let found = hasher.finish();
-        if found == blob.digest {
-            Ok(())
-        } else {
-            Err(damaged(format!("its bytes have the digest {found}")))
-        }
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        left = left
+            .checked_sub(count)
+            .ok_or_else(|| damaged(format!("it is longer than {} bytes", blob.size)))?;
+        hasher.update(bytes);
+        put(bytes).map_err(WriteError::Out)?;
+    }
+    if left > 0 {
+        let short = blob.size - left;
+        return Err(damaged(format!("it has {short} of {} bytes", blob.size)));
+    }
+    let found = hasher.finish();
+    if found == blob.digest {
+        Ok(())
+    } else {
+        Err(damaged(format!("its bytes have the digest {found}")))
     }
 }

@@ -1,0 +1,102 @@
+//! What the owner's commands carry out and in: `roadstead export`, `import` and their like, over the admin socket alone.
+
+use std::str::FromStr as _;
+use std::sync::Arc;
+
+use http::{HeaderValue, Response, header};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::super::error::ApiError;
+use super::super::record::Record;
+use super::super::route::Carry;
+use super::super::{Api, Call, respond};
+use super::work;
+use crate::body::{self, Body, Chunks};
+use crate::bundle::export::{Export, Order};
+use crate::bundle::found::Search;
+use crate::bundle::inventory;
+use crate::bundle::progress::Event;
+use crate::cache::{CacheStatus, OpenBlob, Outcome, Promise, Reason};
+use crate::oci::Digest;
+
+/// The longest request: lists of images, and what the other side has.
+const BODY_MAX: usize = 64 << 20;
+
+impl Api {
+    /// Whatever the owner's commands carry.
+    pub(in super::super) async fn carry(
+        &self,
+        call: &Call<'_>,
+        carry: Carry,
+        body: Chunks,
+        record: &mut Record,
+    ) -> Result<Response<Body>, ApiError> {
+        match carry {
+            Carry::Export => {
+                self.administer(call, record, "POST")?;
+                Ok(self.export(call, order(body).await?))
+            }
+            Carry::Inventory => {
+                self.administer(call, record, "GET")?;
+                let digests = self.config.store.every_digest().await;
+                let digests = digests.map_err(|error| ApiError::failed(&error))?;
+                let file = inventory::write(digests);
+                Ok(respond::text(
+                    file.map_err(|error| ApiError::failed(&error))?,
+                ))
+            }
+            Carry::Content { digest } => {
+                self.administer(call, record, "GET")?;
+                self.content(&digest).await
+            }
+        }
+    }
+
+    /// `POST /admin/export`: gets everything together, says what there is, and keeps it until the client leaves.
+    fn export(&self, call: &Call<'_>, order: Order) -> Response<Body> {
+        let (there, hops) = (Arc::clone(&call.there), call.hops.clone());
+        let store = self.config.store.clone();
+        work::answer(|progress| async move {
+            let search = Search {
+                there: &there,
+                hops: &hops,
+                progress: &progress,
+            };
+            let export = Export::prepare(&search, &store, &order).await;
+            let export = export.map_err(|error| error.to_string())?;
+            let table = export
+                .contents
+                .to_json()
+                .map_err(|error| error.to_string())?;
+            let table = String::from_utf8(table).map_err(|error| error.to_string())?;
+            let result = json!({ "contents": table });
+            progress.tell(Event::Done { result }).await;
+            // Until the client has all of it and goes.
+            std::future::pending().await
+        })
+    }
+
+    /// `GET /admin/content/<digest>`: bytes of the store, whoever has them.
+    async fn content(&self, digest: &str) -> Result<Response<Body>, ApiError> {
+        let digest = Digest::from_str(digest).map_err(|_other| ApiError::not_found())?;
+        let found = self.config.store.open_blob(&digest).await;
+        let found = found.map_err(|error| ApiError::failed(&error))?;
+        let blob = found.ok_or_else(ApiError::not_found)?;
+        let size = blob.size();
+        let open = OpenBlob::stored(blob, CacheStatus::new(Outcome::Hit, Reason::Immutable));
+        let bytes = open.read(0, Some(size), Promise::ToEnd);
+        let mut response = Response::new(Body::stream(bytes, Some(size)));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
+        Ok(response)
+    }
+}
+
+/// What a request asks for.
+async fn order<T: DeserializeOwned>(body: Chunks) -> Result<T, ApiError> {
+    let whole = body::whole(body, BODY_MAX).await?;
+    serde_json::from_slice(&whole).map_err(|error| {
+        ApiError::bad_request(format!("the body is not what is expected: {error}"))
+    })
+}
