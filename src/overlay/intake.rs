@@ -41,6 +41,8 @@ pub struct Intake {
     taken: HashSet<Digest>,
     /// Bytes of the manifests.
     bytes: usize,
+    /// Whether indexes may come without some of their children.
+    sparse: bool,
     /// Whether any of it was fetched, and may not be on disk for good.
     fetched: bool,
 }
@@ -53,6 +55,19 @@ pub(super) struct Settled {
 }
 
 impl Intake {
+    /// One whose indexes may name manifests that are not there: platforms that somebody left out on purpose.
+    pub fn sparse() -> Self {
+        Self {
+            sparse: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether indexes may come without some of their children.
+    pub(super) const fn is_sparse(&self) -> bool {
+        self.sparse
+    }
+
     /// Holds a digest; to be called before it is looked for.
     pub fn hold(&mut self, local: &Local, digest: &Digest) {
         self.holds.push(local.store().hold(digest));

@@ -115,7 +115,9 @@ impl Local {
         let mut missing = Vec::new();
         for (kind, descriptor) in manifest.edges() {
             let is_foreign = kind == EdgeKind::Layer && !descriptor.urls().is_empty();
-            if kind == EdgeKind::Subject || is_foreign || borrowed.has(descriptor.digest()) {
+            let is_left_out = kind == EdgeKind::Child && borrowed.is_sparse();
+            let goes_without = kind == EdgeKind::Subject || is_foreign || is_left_out;
+            if goes_without || borrowed.has(descriptor.digest()) {
                 continue;
             }
             // Opened, not only looked up: what a manifest is accepted with must be readable.

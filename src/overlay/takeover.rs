@@ -26,6 +26,8 @@ pub struct Takeover<'a> {
     pub properties: Vec<(Tag, Properties)>,
     /// What the audit record says.
     pub event: serde_json::Value,
+    /// Why, for the tags' history.
+    pub cause: &'static str,
     /// Everything is judged, and nothing is done.
     pub dry_run: bool,
 }
@@ -77,7 +79,7 @@ impl Local {
             return Ok(());
         }
         let now = clock::now();
-        let Settled { mut changes, holds } = intake.settle(self, name, "promoted", now).await?;
+        let Settled { mut changes, holds } = intake.settle(self, name, takeover.cause, now).await?;
         changes.extend(gone);
         for (tag, properties) in takeover.properties {
             let set = (properties, Vec::new());

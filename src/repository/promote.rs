@@ -101,6 +101,7 @@ impl Promotion<'_> {
             intake,
             source,
             event: self.event(&promoted),
+            cause: "promoted",
             dry_run: self.dry_run,
         };
         local.take_over(name, takeover).await?;

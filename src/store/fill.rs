@@ -52,6 +52,8 @@ pub(super) struct Setup {
     pub(super) own: bool,
     pub(super) kept: u64,
     pub(super) expected: Option<u64>,
+    /// Whether it is about to be pushed content, which the limit for the cache does not concern.
+    pub(super) unlimited: bool,
 }
 
 /// What the readers of a fill hold.
@@ -97,6 +99,9 @@ struct Fill {
     written: u64,
     expected: Option<u64>,
     reservation: Option<Reservation>,
+    unlimited: bool,
+    /// Bytes of unlimited content for which there was room on the disk.
+    beside: u64,
     ended: bool,
 }
 
@@ -110,6 +115,7 @@ impl Fill {
             own,
             kept,
             expected,
+            unlimited,
         } = setup;
         let (mut name, mut own) = (name, own);
         let mut opened = open_part(&shared, &name);
@@ -155,6 +161,8 @@ impl Fill {
             written: found,
             expected,
             reservation: Some(reservation),
+            unlimited,
+            beside: 0,
             ended: false,
         };
         // Longer than the whole, or not what the books say: begin again.
@@ -233,7 +241,7 @@ impl Fill {
 
     fn write(&mut self, chunk: &[u8], publish: &watch::Sender<u64>) -> Result<(), StageError> {
         let end = self.written + u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-        let reserved = self.reservation.as_ref().map_or(0, Reservation::bytes);
+        let reserved = self.reserved();
         if end > reserved {
             let needed = end.saturating_sub(reserved);
             let step = self.written.clamp(STEP_MIN, STEP_MAX);
@@ -249,7 +257,7 @@ impl Fill {
 
     /// Reserves up to `total` and asks the file system for the blocks, so that a full disk shows now.
     fn expect(&mut self, total: u64) -> Result<(), StageError> {
-        let reserved = self.reservation.as_ref().map_or(0, Reservation::bytes);
+        let reserved = self.reserved();
         self.grow(total.saturating_sub(reserved))?;
         self.expected = Some(total);
         let length = total.saturating_sub(self.written);
@@ -262,8 +270,19 @@ impl Fill {
         }
     }
 
+    fn reserved(&self) -> u64 {
+        self.beside + self.reservation.as_ref().map_or(0, Reservation::bytes)
+    }
+
     fn grow(&mut self, bytes: u64) -> Result<(), StageError> {
         if bytes == 0 {
+            return Ok(());
+        }
+        if self.unlimited {
+            if !self.shared.has_room(bytes) {
+                return Err(StageError::Full);
+            }
+            self.beside += bytes;
             return Ok(());
         }
         let more = self.shared.reserve(bytes)?;

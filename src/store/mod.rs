@@ -187,6 +187,29 @@ impl Store {
         blocking(move || Staged::begin(&shared, &digest, expected)).await?
     }
 
+    /// Begins to write a blob of `expected` bytes that a local repository is about to link: the limit for the cache does not concern it. Until
+    /// then it is cached content like any other, so that what is given up half way can be evicted; the caller holds it.
+    pub async fn stage_to_link(
+        &self,
+        digest: &Digest,
+        expected: Option<u64>,
+    ) -> Result<Staged, StageError> {
+        let (shared, digest) = (Arc::clone(&self.shared), digest.clone());
+        blocking(move || Staged::begin_unlimited(&shared, &digest, expected)).await?
+    }
+
+    /// How many bytes may be pushed until the disk counts as full.
+    pub async fn room_to_push(&self) -> Result<u64, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let free = blocking(move || shared.layout.free()).await??;
+        Ok(free.saturating_sub(self.shared.config.min_free))
+    }
+
+    /// The data directory.
+    pub fn root(&self) -> &std::path::Path {
+        self.shared.layout.root()
+    }
+
     /// Stores small content whole, as a manifest, which is evicted after all blobs.
     pub async fn put(&self, digest: &Digest, bytes: Bytes) -> Result<Blob, StoreError> {
         if let Some(blob) = self.open_blob(digest).await? {

@@ -84,6 +84,25 @@ impl From<io::Error> for StageError {
 }
 
 impl Staged {
+    /// Begins to write what a local repository is about to link; no part of it is ever left. Blocks.
+    pub(super) fn begin_unlimited(
+        shared: &Arc<Shared>,
+        digest: &Digest,
+        expected: Option<u64>,
+    ) -> Result<Self, StageError> {
+        let setup = fill::Setup {
+            digest: digest.clone(),
+            reservation: shared.budget.resume_part(0),
+            name: shared.scratch_name(digest),
+            own: false,
+            kept: 0,
+            expected,
+            unlimited: true,
+            shared: Arc::clone(shared),
+        };
+        Self::start(setup)
+    }
+
     /// Begins or resumes a fill. Blocks.
     pub(super) fn begin(
         shared: &Arc<Shared>,
@@ -103,12 +122,18 @@ impl Staged {
             own,
             kept,
             expected,
+            unlimited: false,
         };
+        Self::start(setup)
+    }
+
+    fn start(setup: fill::Setup) -> Result<Self, StageError> {
+        let (digest, expected) = (setup.digest.clone(), setup.expected);
         let (orders, queue) = mpsc::channel(CHUNKS);
         let failure = Arc::new(OnceLock::new());
         let started = fill::start(setup, queue, Arc::clone(&failure))?;
         let part = Part {
-            digest: digest.clone(),
+            digest,
             file: started.file,
             written: started.written,
         };
