@@ -108,6 +108,8 @@ pub struct Metrics {
     pub quota_limit: Family<QuotaLabels, Gauge>,
     /// Bytes of cached content on disk.
     pub cached_bytes: Gauge,
+    /// Those of them that are kept.
+    pub kept_bytes: Gauge,
     /// Bytes of parts of interrupted downloads.
     pub part_bytes: Gauge,
     /// Bytes of damaged blobs that are kept for a look.
@@ -159,6 +161,7 @@ impl Metrics {
             quota_remaining: Family::default(),
             quota_limit: Family::default(),
             cached_bytes: Gauge::default(),
+            kept_bytes: Gauge::default(),
             part_bytes: Gauge::default(),
             quarantined_bytes: Gauge::default(),
             reserved_bytes: Gauge::default(),
@@ -275,6 +278,12 @@ impl Metrics {
             "What push sessions hold",
             Unit::Bytes,
             metrics.upload_bytes.clone(),
+        );
+        r.register_with_unit(
+            "kept",
+            "Cached content on disk that is pinned and not evicted",
+            Unit::Bytes,
+            metrics.kept_bytes.clone(),
         );
         r.register_with_unit(
             "part",

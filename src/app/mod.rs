@@ -275,6 +275,7 @@ fn show(metrics: &Metrics, store: &Store) {
         let usage = store.usage();
         let shown = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         metrics.cached_bytes.set(shown(usage.cached_bytes));
+        metrics.kept_bytes.set(shown(usage.kept_bytes));
         metrics.part_bytes.set(shown(usage.part_bytes));
         metrics
             .quarantined_bytes

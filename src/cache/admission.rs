@@ -327,7 +327,7 @@ impl PullThrough {
     }
 
     /// Something of an image was admitted, and what it contains may have been refused before.
-    fn reconsider(&self, name: &Name) {
+    pub(super) fn reconsider(&self, name: &Name) {
         let begin = format!("{} {name}@", Asked::Digest.as_str());
         self.inner.judged.reconsider(&begin);
     }
@@ -430,7 +430,7 @@ impl PullThrough {
     }
 }
 
-fn judged_key(name: &Name, asked: Asked, digest: &Digest) -> String {
+pub(super) fn judged_key(name: &Name, asked: Asked, digest: &Digest) -> String {
     format!("{} {name}@{digest}", asked.as_str())
 }
 

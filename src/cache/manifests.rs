@@ -442,6 +442,6 @@ impl PullThrough {
     }
 }
 
-fn memory_key(name: &Name, digest: &Digest) -> String {
+pub(super) fn memory_key(name: &Name, digest: &Digest) -> String {
     format!("{name}@{digest}")
 }

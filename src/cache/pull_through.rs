@@ -18,8 +18,10 @@ use super::manifests::Manifests;
 use super::source::Origin;
 use super::status::{CacheStatus, Outcome, Reason};
 use crate::body::BodyError;
+use crate::clock;
 use crate::oci::{Digest, Name, Tag};
-use crate::store::{Blob, Store};
+use crate::store::index::Forgot;
+use crate::store::{Blob, Change, Store};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::upstream::{BlobHead, Hops, Upstream};
@@ -37,6 +39,8 @@ pub struct Shared {
     pub tasks: Tasks,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// One image at a time is written down to be kept.
+    pub(super) keeping: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Shared {
@@ -45,6 +49,7 @@ impl Shared {
         Self {
             fills: Fills::new(store.clone(), tasks.clone(), Arc::clone(&metrics)),
             manifests: Manifests::new(),
+            keeping: Arc::default(),
             store,
             tasks,
             metrics,
@@ -318,17 +323,30 @@ impl PullThrough {
     /// Forgets an image, and lets go of what no other image has. False where nothing of it was known.
     pub async fn forget(&self, name: &Name) -> Result<bool, Error> {
         let Inner { key, shared, .. } = &*self.inner;
-        let Some(orphans) = shared.store.index().forget_image(key, name).await? else {
-            return Ok(false);
-        };
-        shared.store.drop_cached(orphans).await?;
+        match shared.store.index().forget_image(key, name).await? {
+            Forgot::Nothing => return Ok(false),
+            Forgot::All(orphans) => shared.store.drop_cached(orphans).await?,
+            Forgot::Kept => self.forget_kept(name, None).await?,
+        }
         Ok(true)
     }
 
     /// Forgets what a tag meant. False where it was not known.
     pub async fn forget_tag(&self, name: &Name, tag: &Tag) -> Result<bool, Error> {
         let Inner { key, shared, .. } = &*self.inner;
-        Ok(shared.store.index().remove_tag(key, name, tag).await?)
+        match shared.store.index().remove_tag(key, name, tag).await? {
+            Forgot::Nothing => return Ok(false),
+            Forgot::All(orphans) => shared.store.drop_cached(orphans).await?,
+            Forgot::Kept => self.forget_kept(name, Some(tag)).await?,
+        }
+        Ok(true)
+    }
+
+    /// Forgets what is kept: the journal must know, or it would come back.
+    async fn forget_kept(&self, name: &Name, tag: Option<&Tag>) -> Result<(), Error> {
+        let Inner { key, shared, .. } = &*self.inner;
+        let change = Change::forget(key, name, tag, clock::now());
+        Ok(shared.store.commit_changes(vec![(change, None)]).await?)
     }
 
     /// Whether this image is known to have that content.

@@ -67,6 +67,11 @@ impl Judged {
         })
     }
 
+    /// Forgets a refusal.
+    pub(super) fn relent(&self, key: &str) {
+        lock(&self.refused).pop(key);
+    }
+
     /// Remembers a refusal. False where the same rule has been noted for `key` before.
     pub(super) fn refuse(&self, key: &str, refusal: &Refusal) -> bool {
         let before = lock(&self.refused).put(key.into(), (refusal.clone(), Instant::now()));

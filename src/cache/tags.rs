@@ -51,6 +51,14 @@ impl Ages {
             .put(key.to_owned(), since);
     }
 
+    /// Lets the index say how old a tag is.
+    pub(super) fn forget(&self, key: &str) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop(key);
+    }
+
     fn age(&self, key: &str) -> Option<Duration> {
         self.0
             .lock()

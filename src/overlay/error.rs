@@ -87,7 +87,10 @@ impl From<store::StoreError> for Error {
             store::StoreError::Full => Self::Full,
             store::StoreError::Mismatch { found } => Self::Digest { found },
             store::StoreError::Index(error) => error.into(),
-            store::StoreError::Io(_) | store::StoreError::Pending(_) => Self::Store(chain(&error)),
+            store::StoreError::Io(_)
+            | store::StoreError::Pending(_)
+            // Nothing is kept of what is pushed.
+            | store::StoreError::NoRoomToKeep(_) => Self::Store(chain(&error)),
         }
     }
 }

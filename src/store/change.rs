@@ -1,4 +1,4 @@
-//! What happens to local repositories, as the journal writes it down and the index takes it in (DECISIONS 8).
+//! What happens to local repositories, and what is kept of remotes, as the journal writes it down and the index takes it in (DECISIONS 8).
 //!
 //! A record names things as text, so that a journal of one version can be read by the next; whoever makes one has parsed them.
 
@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::index::ApiTokenRow;
+use super::index::{ApiTokenRow, ManifestRow};
 use crate::clock::Wall;
-use crate::oci::{Digest, Name, Tag};
+use crate::oci::{Digest, Name, Reference, Tag};
 use crate::secret::Secret;
 
 /// One change of one image of a local repository, or of what else cannot be fetched again. Taking it in twice is the same as once.
@@ -67,6 +67,20 @@ pub enum What {
         /// What it means.
         digest: Option<String>,
     },
+    /// An image of a remote is kept, whatever else the cache lets go of; in the place of what was kept by that reference before.
+    Keep(KeepRecord),
+    /// An image of a remote is kept no more by this reference. What the cache has of it may be evicted.
+    Unkeep {
+        /// The tag or digest.
+        reference: String,
+    },
+    /// Somebody deleted from a remote's cache: a tag, an image, or, where no image is named, all that was cached for the upstream that the
+    /// key stood for. What was kept of it goes too.
+    Forget {
+        /// The tag, if only that.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tag: Option<String>,
+    },
     /// Properties of a tag.
     SetProperties {
         /// The tag.
@@ -105,6 +119,54 @@ pub enum What {
         /// Who, what, from where to where.
         event: serde_json::Value,
     },
+}
+
+/// An image that is kept, in the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeepRecord {
+    /// The tag or digest by which it is kept.
+    pub reference: String,
+    /// What that means.
+    pub digest: String,
+    /// Every manifest of it, the one above among them.
+    pub manifests: Vec<KeptManifest>,
+    /// Every blob of it.
+    pub blobs: Vec<String>,
+    /// Whether a tag that means something else means this from now on.
+    pub moves_tag: bool,
+    /// What the key stood for, as `origin` in the index has it: another upstream gets nothing of this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
+}
+
+/// A manifest of an image that is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptManifest {
+    /// Its digest.
+    pub digest: String,
+    /// The media type that it is served with.
+    #[serde(rename = "type")]
+    pub media_type: String,
+    /// What is known of it. The journal leaves it out and reads it from the bytes.
+    #[serde(skip)]
+    pub row: Option<ManifestRow>,
+}
+
+/// What is to be kept, and by which reference.
+#[derive(Debug)]
+pub struct Keeping<'a> {
+    /// The tag or digest.
+    pub reference: &'a Reference,
+    /// What that means.
+    pub digest: &'a Digest,
+    /// Every manifest, the one above among them, each with its row.
+    pub manifests: Vec<(Digest, ManifestRow)>,
+    /// Every blob.
+    pub blobs: &'a [Digest],
+    /// Whether a tag that means something else means this from now on.
+    pub moves_tag: bool,
+    /// What the key stands for ([`super::Index::origin`]).
+    pub origin: Option<String>,
 }
 
 /// An API token in the journal.
@@ -199,6 +261,43 @@ impl Change {
             digest: digest.map(Digest::to_string),
         };
         Self::new(repo, name, at, what)
+    }
+
+    /// An image of a remote is kept.
+    pub fn keep(repo: &str, name: &Name, keeping: Keeping<'_>, at: Wall) -> Self {
+        let manifests = keeping.manifests.into_iter();
+        let what = What::Keep(KeepRecord {
+            reference: keeping.reference.to_string(),
+            digest: keeping.digest.to_string(),
+            manifests: manifests
+                .map(|(digest, row)| KeptManifest {
+                    digest: digest.to_string(),
+                    media_type: row.media_type.clone(),
+                    row: Some(row),
+                })
+                .collect(),
+            blobs: keeping.blobs.iter().map(Digest::to_string).collect(),
+            moves_tag: keeping.moves_tag,
+            origin: keeping.origin,
+        });
+        Self::new(repo, name, at, what)
+    }
+
+    /// An image of a remote is kept no more.
+    pub fn unkeep(repo: &str, name: &Name, reference: &Reference, at: Wall) -> Self {
+        let reference = reference.to_string();
+        Self::new(repo, name, at, What::Unkeep { reference })
+    }
+
+    /// An image, or one tag of it, was deleted from a remote's cache.
+    pub fn forget(repo: &str, name: &Name, tag: Option<&Tag>, at: Wall) -> Self {
+        let tag = tag.map(Tag::to_string);
+        Self::new(repo, name, at, What::Forget { tag })
+    }
+
+    /// A key stands for another upstream: all that was cached under it goes.
+    pub fn forget_repository(repo: &str, at: Wall) -> Self {
+        Self::of_repository(repo, at, What::Forget { tag: None })
     }
 
     /// Properties of a tag were set, or removed.

@@ -49,6 +49,9 @@ pub enum StoreError {
         /// What they hash to.
         found: Digest,
     },
+    /// What is to be kept does not fit.
+    #[error(transparent)]
+    NoRoomToKeep(#[from] NoRoomToKeep),
     /// The file system refused.
     #[error("the store cannot be read or written")]
     Io(#[from] io::Error),
@@ -58,6 +61,24 @@ pub enum StoreError {
     /// The index did not answer.
     #[error(transparent)]
     Index(#[from] IndexError),
+}
+
+/// Why something cannot be kept. All in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "there is no room to keep this: it takes {need} bytes beside the {kept} that are kept, and `storage.max_size` is {max_size}; {missing} of them have yet to come, and {free} bytes can be had on the disk above `storage.min_free`. Unpin something, raise `storage.max_size`, or make room on the disk"
+)]
+pub struct NoRoomToKeep {
+    /// What it takes beside what is kept or pushed already.
+    pub need: u64,
+    /// What is kept already.
+    pub kept: u64,
+    /// The most that may be.
+    pub max_size: u64,
+    /// What of it is not here yet.
+    pub missing: u64,
+    /// What is free on the disk, or may be evicted, above what must stay free.
+    pub free: u64,
 }
 
 impl From<StageError> for StoreError {

@@ -121,8 +121,8 @@ impl Journal {
                 }
             };
             replayed += 1;
-            let with_row = |change: Change| {
-                let row = manifest_row(&change, &bytes_of);
+            let with_row = |mut change: Change| {
+                let row = read_manifests(&mut change, &bytes_of);
                 (change, row)
             };
             work.push(Work {
@@ -339,17 +339,30 @@ fn copy(error: &io::Error) -> io::Error {
     )
 }
 
-/// What is known of the manifest that a change brings, from its bytes.
-fn manifest_row(
-    change: &Change,
+/// What is known of the manifests that a change brings, from their bytes.
+fn read_manifests(
+    change: &mut Change,
     bytes_of: &impl Fn(&Digest) -> Option<Vec<u8>>,
 ) -> Option<ManifestRow> {
+    if let What::Keep(record) = &mut change.what {
+        for one in &mut record.manifests {
+            one.row = manifest_row(&one.digest, &one.media_type, bytes_of);
+        }
+    }
     let What::PutManifest {
         digest, media_type, ..
     } = &change.what
     else {
         return None;
     };
+    manifest_row(digest, media_type, bytes_of)
+}
+
+fn manifest_row(
+    digest: &str,
+    media_type: &str,
+    bytes_of: &impl Fn(&Digest) -> Option<Vec<u8>>,
+) -> Option<ManifestRow> {
     let bytes =
         bytes_of(&Digest::parse(digest).ok()?).filter(|bytes| bytes.len() <= MANIFEST_MAX)?;
     let declared = MediaType::parse(media_type);
@@ -360,7 +373,7 @@ fn manifest_row(
         .and_then(|config| bytes_of(config.digest()));
     let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     Some(ManifestRow {
-        media_type: media_type.clone(),
+        media_type: media_type.to_owned(),
         labels: config.map_or_else(Default::default, |config| labels::parse(&config)),
         ..ManifestRow::of(&manifest, size)
     })

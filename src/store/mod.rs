@@ -19,6 +19,7 @@ mod frames;
 mod holds;
 pub mod index;
 mod journal;
+mod kept;
 mod keyed;
 mod layout;
 mod lock;
@@ -53,8 +54,8 @@ use tokio::task::spawn_blocking;
 use tracing::warn;
 
 pub use blob::Blob;
-pub use change::Change;
-pub use error::{CommitError, OpenError, StageError, StoreError};
+pub use change::{Change, Keeping};
+pub use error::{CommitError, NoRoomToKeep, OpenError, StageError, StoreError};
 pub use holds::Hold;
 pub use index::{Index, IndexError};
 pub use journal::Keep;
@@ -96,6 +97,8 @@ pub struct Usage {
     pub quarantined_bytes: u64,
     /// Bytes set aside for fills that run.
     pub reserved_bytes: u64,
+    /// Bytes of those blobs that are kept, whatever else is evicted.
+    pub kept_bytes: u64,
     /// How many blobs.
     pub blobs: u64,
     /// Bytes of what was pushed; the limit does not concern it.
@@ -225,7 +228,7 @@ impl Store {
         blocking(move || shared.quarantine(&digest, &why)).await?
     }
 
-    /// Lets cached content go that nothing may read any more; what is pinned, pushed or held stays.
+    /// Lets cached content go that nothing may read any more; what is kept, pushed or held stays.
     pub async fn drop_cached(&self, digests: Vec<Digest>) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
         blocking(move || {
@@ -286,6 +289,7 @@ impl Store {
             part_bytes: books.parts,
             quarantined_bytes: books.quarantined,
             reserved_bytes: books.reserved,
+            kept_bytes: self.shared.index.kept_bytes(),
             blobs: books.blobs,
             pushed_bytes: books.pushed,
             pushed_blobs: books.pushed_blobs,

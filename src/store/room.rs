@@ -1,6 +1,6 @@
 //! Making room: a reservation is granted at once, or after letting go of what was used least recently, or refused.
 //!
-//! What may go, in this order: quarantined files; blobs and parts by last use; manifests by last use. Nothing is let go where all of it
+//! What is kept does not go. What may, in this order: quarantined files; blobs and parts by last use; manifests by last use. Nothing is let go where all of it
 //! together would not make the room.
 
 use std::sync::PoisonError;
@@ -23,7 +23,7 @@ const CANDIDATES: u64 = 256;
 const FIGURES_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What stays free whatever the configuration says, so that the index can be written: letting something go is a write too.
-const INDEX_ROOM: u64 = 1 << 20;
+pub(super) const INDEX_ROOM: u64 = 1 << 20;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum What {
@@ -34,9 +34,7 @@ enum What {
 impl Shared {
     /// Sets `bytes` aside under both limits, letting go of other content where needed.
     pub(super) fn reserve(&self, bytes: u64) -> Result<Reservation, StageError> {
-        if self.rebuilt && !self.settled.get() {
-            self.settled.wait(FIGURES_PATIENCE);
-        }
+        self.wait_for_figures();
         match self.try_reserve(bytes) {
             Ok(reservation) => return Ok(reservation),
             Err(shortage) => debug!(bytes, shortage, "no room at once"),
@@ -53,6 +51,13 @@ impl Shared {
             }
         }
         self.try_reserve(bytes).map_err(|_short| StageError::Full)
+    }
+
+    /// After the index was lost, what is here is not known at once.
+    pub(super) fn wait_for_figures(&self) {
+        if self.rebuilt && !self.settled.get() {
+            self.settled.wait(FIGURES_PATIENCE);
+        }
     }
 
     /// Grants the reservation, or says how many bytes must go.
@@ -94,8 +99,7 @@ impl Shared {
 
     fn try_let_go(&self, need: u64) -> Result<bool, super::IndexError> {
         let books = self.budget.books();
-        let pinned = self.index.pinned_bytes()?;
-        if books.used().saturating_sub(pinned) < need {
+        if books.used().saturating_sub(self.index.kept_bytes()) < need {
             return Ok(false);
         }
         let mut freed = 0;
@@ -138,7 +142,10 @@ impl Shared {
                     .last()
                     .map_or((true, i64::MAX), |last| (last.manifest, last.last_use))
             };
-            let blobs = blobs.into_iter().map(|blob| Victim {
+            // What is held would be chosen and stay, again and again.
+            let free = blobs.into_iter();
+            let free = free.filter(|blob| !self.holds.is_held(&blob.digest));
+            let blobs = free.map(|blob| Victim {
                 what: What::Blob(blob.digest),
                 size: blob.size,
                 manifest: blob.manifest,

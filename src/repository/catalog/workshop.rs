@@ -7,6 +7,7 @@ use tracing::warn;
 
 use super::{ChangeError, FileSettings, Snapshot};
 use crate::cache::{self, PullThrough};
+use crate::clock;
 use crate::overlay::{self, Local};
 use crate::repository::declared::{AllDeclared, Class, Declared, FieldError};
 use crate::repository::definitions::{Definition, Definitions};
@@ -159,7 +160,6 @@ impl Workshop {
                 retired.push(remote);
             }
         }
-        let index = self.cache.store.index();
         for key in next.settings.keys() {
             let Some(stands_for) = origin(next, key) else {
                 continue;
@@ -167,11 +167,7 @@ impl Workshop {
             if origin(before, key).as_ref() == Some(&stands_for) {
                 continue;
             }
-            let settled = match index.settle_origin(key.as_str(), &stands_for, false).await {
-                Ok(orphans) => self.cache.store.drop_cached(orphans).await,
-                Err(error) => Err(error.into()),
-            };
-            if let Err(error) = settled {
+            if let Err(error) = self.stand_for(key, &stands_for, false).await {
                 for remote in retired {
                     remote.retire(false);
                 }
@@ -183,10 +179,20 @@ impl Workshop {
 
     /// What was cached under a key is forgotten.
     pub(super) async fn forget(&self, key: &Key) -> Result<(), ChangeError> {
-        let index = self.cache.store.index();
-        let orphans = index.settle_origin(key.as_str(), "", true).await;
-        let orphans = orphans.map_err(StoreError::from)?;
-        Ok(self.cache.store.drop_cached(orphans).await?)
+        Ok(self.stand_for(key, "", true).await?)
+    }
+
+    /// A key stands for this from here on. What was cached for something else goes; the journal is told, or what was kept of it would come
+    /// back with the next index.
+    async fn stand_for(&self, key: &Key, origin: &str, afresh: bool) -> Result<(), StoreError> {
+        let (store, key) = (&self.cache.store, key.as_str());
+        let before = store.index().origin(key).await?;
+        if before.is_some_and(|before| !before.is_empty() && (afresh || before != origin)) {
+            let change = Change::forget_repository(key, clock::now());
+            self.write(vec![change]).await?;
+        }
+        let orphans = store.index().settle_origin(key, origin, afresh).await?;
+        store.drop_cached(orphans).await
     }
 
     pub(super) async fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {

@@ -57,18 +57,8 @@ impl Index {
     ) -> Result<()> {
         let (repo, name) = (repo.to_owned(), name.clone());
         let (digest, terms) = (digest.to_string(), terms.to_owned());
-        self.write(move |connection| {
-            see(connection, &repo, &name, &digest, now)?;
-            // What was pinned once stays what somebody wanted.
-            connection
-                .prepare_cached(
-                    "UPDATE admission SET terms = ?4
-                     WHERE repo = ?1 AND name = ?2 AND digest = ?3 AND terms IS NOT ?5",
-                )?
-                .execute(params![repo, name.as_str(), digest, terms, PINNED])
-                .map(drop)
-        })
-        .await
+        self.write(move |connection| admit(connection, (&repo, &name), &digest, &terms, now))
+            .await
     }
 
     /// Somebody who may wants `digest` whatever the rules say.
@@ -81,6 +71,34 @@ impl Index {
     ) -> Result<()> {
         self.admit(repo, name, digest, PINNED, now).await
     }
+}
+
+/// Writes the same down in the middle of a transaction.
+pub(super) fn pin(
+    connection: &Connection,
+    (repo, name): (&str, &Name),
+    digest: &Digest,
+    now: Wall,
+) -> rusqlite::Result<()> {
+    admit(connection, (repo, name), &digest.to_string(), PINNED, now)
+}
+
+fn admit(
+    connection: &Connection,
+    (repo, name): (&str, &Name),
+    digest: &str,
+    terms: &str,
+    now: Wall,
+) -> rusqlite::Result<()> {
+    see(connection, repo, name, digest, now)?;
+    // What was pinned once stays what somebody wanted.
+    connection
+        .prepare_cached(
+            "UPDATE admission SET terms = ?4
+             WHERE repo = ?1 AND name = ?2 AND digest = ?3 AND terms IS NOT ?5",
+        )?
+        .execute(params![repo, name.as_str(), digest, terms, PINNED])
+        .map(drop)
 }
 
 fn own(

@@ -13,7 +13,8 @@ use super::convert::{lenient, number, readable, to_sql};
 use super::local::image_key;
 use super::manifests::put_manifest;
 use super::{
-    EdgeRow, HotRows, Index, ManifestRow, Result, TagRow, api_tokens, links, repositories, tags,
+    EdgeRow, HotRows, Index, ManifestRow, Result, TagRow, api_tokens, keeps, links, repositories,
+    tags,
 };
 use crate::clock::Wall;
 use crate::oci::{Digest, Name, Tag};
@@ -151,6 +152,9 @@ fn apply(
                 .execute(params![repo, name, tag])?;
             Ok(())
         }
+        What::Keep(record) => keeps::keep(connection, (repo, name, *at), record, applied),
+        What::Unkeep { reference } => keeps::unkeep(connection, (repo, name), reference),
+        What::Forget { tag } => keeps::forget(connection, (repo, name), tag.as_deref(), applied),
         What::SetProperties { tag, set, remove } => {
             let mut drop = connection.prepare_cached(
                 "DELETE FROM property WHERE repo = ?1 AND name = ?2 AND tag = ?3 AND key = ?4",

@@ -145,7 +145,7 @@ impl Index {
         })
     }
 
-    /// Drops a blob's row unless it is pinned or pushed and `even_held` is not set. Answers what it was.
+    /// Drops a blob's row unless it is kept or pushed and `even_held` is not set. Answers what it was.
     pub(in crate::store) fn drop_blob(
         &self,
         wanted: &Digest,
@@ -226,38 +226,6 @@ impl Index {
                 })
             })?)
         })
-    }
-
-    /// How many bytes pins hold.
-    pub(in crate::store) fn pinned_bytes(&self) -> Result<u64> {
-        self.read_blocking(|connection| {
-            connection
-                .prepare_cached(
-                    "SELECT coalesce(sum(size), 0) FROM blob WHERE pinned > 0 AND kind = 0",
-                )?
-                .query_row([], |row| number(row, 0))
-        })
-    }
-
-    /// Pins a blob; true where it is here. Pins count.
-    pub async fn pin(&self, wanted: &Digest) -> Result<bool> {
-        self.change_pin(wanted, 1).await
-    }
-
-    /// Takes one pin off a blob; true where it is here.
-    pub async fn unpin(&self, wanted: &Digest) -> Result<bool> {
-        self.change_pin(wanted, -1).await
-    }
-
-    async fn change_pin(&self, wanted: &Digest, by: i64) -> Result<bool> {
-        let wanted = wanted.to_string();
-        self.write(move |connection| {
-            let changed = connection
-                .prepare_cached("UPDATE blob SET pinned = max(0, pinned + ?2) WHERE digest = ?1")?
-                .execute(params![wanted, by])?;
-            Ok(changed > 0)
-        })
-        .await
     }
 
     /// The figures that the store starts with. They are kept in step by triggers, so this does not scan.

@@ -5,11 +5,23 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
-use super::convert::{digest, lenient, readable};
+use super::apply::{Applied, HotChange};
+use super::convert::{lenient, readable};
 use super::tags::hot_key;
-use super::{Index, Result};
+use super::{Index, Result, keeps};
 use crate::clock::{self, Wall};
 use crate::oci::{Digest, Name, Tag};
+
+/// What became of something that was to be forgotten.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Forgot {
+    /// Nothing of it was known.
+    Nothing,
+    /// Something of it is kept, so nothing was done.
+    Kept,
+    /// It is forgotten; nothing may read these any more.
+    All(Vec<Digest>),
+}
 
 impl Index {
     /// Lets `name` in `repo` read `digest`.
@@ -28,84 +40,52 @@ impl Index {
         .await
     }
 
-    /// Forgets everything that a remote's cache knows of an image. Answers what nothing may read any more; `None` where nothing was known.
-    pub async fn forget_image(&self, repo: &str, name: &Name) -> Result<Option<Vec<Digest>>> {
-        let (repo, name) = (repo.to_owned(), name.clone());
-        let hot = Arc::clone(&self.inner.hot);
-        let (repo_then, name_then) = (repo.clone(), name.clone());
-        let (digests, tags, orphans) = self
-            .write_then(
-                move |connection| {
-                    let key = params![repo, name.as_str()];
-                    let mut links = connection.prepare_cached(
-                        "DELETE FROM link WHERE repo = ?1 AND name = ?2 AND local = 0 RETURNING digest",
-                    )?;
-                    let digests: Vec<Digest> = readable(links.query_map(key, |row| digest(row, 0))?)?;
-                    let mut rows = connection.prepare_cached(
-                        "DELETE FROM tag WHERE repo = ?1 AND name = ?2 RETURNING tag",
-                    )?;
-                    let tags: Vec<String> = readable(rows.query_map(key, |row| row.get(0))?)?;
-                    for table in ["tag_list", "referrer_list", "tag_history"] {
-                        let sql = format!("DELETE FROM {table} WHERE repo = ?1 AND name = ?2");
-                        connection.prepare_cached(&sql)?.execute(key)?;
-                    }
-                    let mut linked =
-                        connection.prepare_cached("SELECT 1 FROM link WHERE digest = ?1")?;
-                    let mut orphans = Vec::new();
-                    for digest in &digests {
-                        if !linked.exists(params![digest.to_string()])? {
-                            orphans.push(digest.clone());
-                        }
-                    }
-                    Ok((digests, tags, orphans))
-                },
-                move |(digests, tags, _)| {
-                    for digest in digests {
-                        hot.links.written(&key(&repo_then, &name_then, digest), None);
-                    }
-                    for tag in tags {
-                        hot.tags.written(&hot_key(&repo_then, &name_then, tag), None);
-                    }
-                },
-            )
-            .await?;
-        Ok((!digests.is_empty() || !tags.is_empty()).then_some(orphans))
+    /// Forgets everything that a remote's cache knows of an image, unless something of it is kept: that must be written down first.
+    pub async fn forget_image(&self, repo: &str, name: &Name) -> Result<Forgot> {
+        let (repo, name) = (repo.to_owned(), name.to_string());
+        self.forget(move |connection, applied| {
+            if keeps::of_image(connection, &repo, &name)? {
+                return Ok(Forgot::Kept);
+            }
+            forget_image(connection, &repo, &name, applied)
+        })
+        .await
     }
 
-    /// Forgets a tag of a remote, and its manifest unless another tag means it. Answers whether there was one.
-    pub async fn remove_tag(&self, repo: &str, name: &Name, tag: &Tag) -> Result<bool> {
-        let (repo, name, tag) = (repo.to_owned(), name.clone(), tag.clone());
+    /// Forgets a tag of a remote, and its manifest unless another tag means it or it is kept otherwise. Not if something is kept by the tag.
+    pub async fn remove_tag(&self, repo: &str, name: &Name, tag: &Tag) -> Result<Forgot> {
+        let (repo, name, tag) = (repo.to_owned(), name.to_string(), tag.to_string());
+        self.forget(move |connection, applied| {
+            if keeps::by_reference(connection, (&repo, &name), &tag)? {
+                return Ok(Forgot::Kept);
+            }
+            remove_tag(connection, (&repo, &name), &tag, applied)
+        })
+        .await
+    }
+
+    async fn forget<F>(&self, work: F) -> Result<Forgot>
+    where
+        F: FnOnce(&Connection, &mut Applied) -> rusqlite::Result<Forgot> + Send + 'static,
+    {
         let hot = Arc::clone(&self.inner.hot);
-        let (repo_then, name_then, tag_then) = (repo.clone(), name.clone(), tag.clone());
-        let gone = self
-            .write_then(
-                move |connection| {
-                    let served: Option<String> = lenient(
-                        connection
-                            .prepare_cached(
-                                "DELETE FROM tag WHERE repo = ?1 AND name = ?2 AND tag = ?3 RETURNING served",
-                            )?
-                            .query_row(params![repo, name.as_str(), tag.as_str()], |row| row.get(0)),
-                    )?;
-                    if let Some(served) = &served {
-                        connection
-                            .prepare_cached(
-                                "DELETE FROM link WHERE repo = ?1 AND name = ?2 AND digest = ?3 AND local = 0
-                                 AND NOT EXISTS (SELECT 1 FROM tag WHERE repo = ?1 AND name = ?2 AND served = ?3)",
-                            )?
-                            .execute(params![repo, name.as_str(), served])?;
-                    }
-                    Ok(served)
-                },
-                move |served: &Option<String>| {
-                    hot.tags.written(&hot_key(&repo_then, &name_then, &tag_then), None);
-                    if let Some(served) = served {
-                        hot.links.written(&key(&repo_then, &name_then, served), None);
-                    }
-                },
-            )
-            .await?;
-        Ok(gone.is_some())
+        let forgot = self.write_then(
+            move |connection| {
+                let mut applied = Applied::default();
+                let forgot = work(connection, &mut applied)?;
+                Ok((forgot, applied))
+            },
+            move |(_, applied): &(Forgot, Applied)| {
+                for change in &applied.hot {
+                    change.show(&hot);
+                }
+            },
+        );
+        let (forgot, applied) = forgot.await?;
+        Ok(match forgot {
+            Forgot::All(_) => Forgot::All(applied.orphans),
+            other @ (Forgot::Nothing | Forgot::Kept) => other,
+        })
     }
 
     /// Whether `name` in `repo` may read `digest`.
@@ -159,4 +139,73 @@ pub(super) fn put_link(
             now.as_ms()
         ])
         .map(drop)
+}
+
+/// Forgets what a remote's cache knows of an image, kept or not.
+pub(super) fn forget_image(
+    connection: &Connection,
+    repo: &str,
+    name: &str,
+    applied: &mut Applied,
+) -> rusqlite::Result<Forgot> {
+    let image = params![repo, name];
+    let mut links = connection.prepare_cached(
+        "DELETE FROM link WHERE repo = ?1 AND name = ?2 AND local = 0 RETURNING digest",
+    )?;
+    let digests: Vec<String> = readable(links.query_map(image, |row| row.get(0))?)?;
+    let mut rows =
+        connection.prepare_cached("DELETE FROM tag WHERE repo = ?1 AND name = ?2 RETURNING tag")?;
+    let tags: Vec<String> = readable(rows.query_map(image, |row| row.get(0))?)?;
+    for table in ["tag_list", "referrer_list", "tag_history"] {
+        let sql = format!("DELETE FROM {table} WHERE repo = ?1 AND name = ?2");
+        connection.prepare_cached(&sql)?.execute(image)?;
+    }
+    let mut linked = connection.prepare_cached("SELECT 1 FROM link WHERE digest = ?1")?;
+    let was_known = !digests.is_empty() || !tags.is_empty();
+    for digest in digests {
+        if !linked.exists(params![digest])? {
+            applied.orphans.extend(Digest::parse(&digest).ok());
+        }
+        let link = key(repo, name, digest);
+        applied.hot.push(HotChange::Link(link, false));
+    }
+    let tags = tags.iter().map(|tag| hot_key(repo, name, tag));
+    let tags = tags.map(|tag| HotChange::Tag(tag, None));
+    applied.hot.extend(tags);
+    Ok(if was_known {
+        Forgot::All(Vec::new())
+    } else {
+        Forgot::Nothing
+    })
+}
+
+/// Forgets a tag of a remote. Its manifest stays readable where another tag means it, or where it is part of what is kept.
+pub(super) fn remove_tag(
+    connection: &Connection,
+    (repo, name): (&str, &str),
+    tag: &str,
+    applied: &mut Applied,
+) -> rusqlite::Result<Forgot> {
+    let served: Option<String> = lenient(
+        connection
+            .prepare_cached(
+                "DELETE FROM tag WHERE repo = ?1 AND name = ?2 AND tag = ?3 RETURNING served",
+            )?
+            .query_row(params![repo, name, tag], |row| row.get(0)),
+    )?;
+    let Some(served) = served else {
+        return Ok(Forgot::Nothing);
+    };
+    connection
+        .prepare_cached(
+            "DELETE FROM link WHERE repo = ?1 AND name = ?2 AND digest = ?3 AND local = 0
+             AND NOT EXISTS (SELECT 1 FROM tag WHERE repo = ?1 AND name = ?2 AND served = ?3)
+             AND NOT EXISTS (SELECT 1 FROM keep_blob WHERE digest = ?3 AND repo = ?1 AND name = ?2)",
+        )?
+        .execute(params![repo, name, served])?;
+    let hot = HotChange::Tag(hot_key(repo, name, tag), None);
+    applied.hot.push(hot);
+    let link = HotChange::Link(key(repo, name, served), false);
+    applied.hot.push(link);
+    Ok(Forgot::All(Vec::new()))
 }

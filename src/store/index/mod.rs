@@ -17,6 +17,7 @@ mod convert;
 mod damage;
 mod hot;
 pub mod items;
+mod keeps;
 mod links;
 mod lists;
 mod local;
@@ -36,6 +37,7 @@ mod tests;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::Semaphore;
@@ -43,6 +45,8 @@ use tokio::sync::Semaphore;
 pub use api_tokens::ApiTokenRow;
 pub(super) use apply::Work;
 pub(super) use blobs::{Counted, NewBlob, State, Totals};
+pub use keeps::KeptRow;
+pub use links::Forgot;
 pub use local::{Holdings, ImageState, LocalLink};
 pub use properties::{Criterion, FoundImage};
 pub use quotas::{QuotaRow, quotas_in};
@@ -106,6 +110,8 @@ pub struct Index {
 struct Inner {
     writer: Writer,
     readers: Arc<Readers>,
+    /// Bytes that are kept, as of the last commit.
+    kept: Arc<AtomicU64>,
     bounded: Arc<Semaphore>,
     damage: Arc<Damage>,
     hot: Arc<HotRows>,
@@ -126,9 +132,12 @@ impl Index {
     pub(super) fn open(directory: &Path, suspect: bool, now: Wall) -> io::Result<(Self, bool)> {
         let opened = connection::open(directory, suspect, now)?;
         let damage = Arc::new(Damage::new(directory.join(connection::DAMAGED)));
+        let kept = keeps::bytes(&opened.connection).map_err(io::Error::other)?;
+        let kept = Arc::new(AtomicU64::new(kept));
         let inner = Inner {
-            writer: Writer::start(opened.connection, Arc::clone(&damage))?,
+            writer: Writer::start(opened.connection, Arc::clone(&damage), Arc::clone(&kept))?,
             readers: Arc::new(Readers::new(Self::file(directory), Arc::clone(&damage))),
+            kept,
             bounded: Arc::new(Semaphore::new(bounded::BOUNDED_READS)),
             damage,
             hot: Arc::new(HotRows {
@@ -142,6 +151,11 @@ impl Index {
             inner: Arc::new(inner),
         };
         Ok((index, opened.rebuilt))
+    }
+
+    /// Bytes of cached blobs that are kept, as of the last commit. Asks no database.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.inner.kept.load(Ordering::Relaxed)
     }
 
     /// Commits what is queued and closes the file; later commands fail with [`IndexError::Closed`]. Blocks.

@@ -91,8 +91,8 @@ fn settle(
         .optional()?;
     let is_same = before.as_deref().is_none_or(|before| before == origin) && !afresh;
     let mut applied = Applied::default();
-    if !is_same && !has_pushed(connection, repo)? {
-        for image in take_all(connection, repo)? {
+    if !is_same {
+        for image in drop_cached(connection, repo)? {
             apply::drop_image(connection, repo, &image, &mut applied)?;
         }
     }
@@ -129,8 +129,19 @@ pub(super) fn drop_all(
     connection
         .prepare_cached("DELETE FROM repository WHERE key = ?1")?
         .execute(params![repo])?;
+    if cached_only {
+        return drop_cached(connection, repo);
+    }
+    take_all(connection, repo)
+}
+
+/// The same of what was cached alone.
+pub(super) fn drop_cached(connection: &Connection, repo: &str) -> rusqlite::Result<Vec<Image>> {
     // Of a remote under whose key something was pushed once, nothing is its own that has a tag.
-    if cached_only && has_pushed(connection, repo)? {
+    if has_pushed(connection, repo)? {
+        connection
+            .prepare_cached("DELETE FROM keep WHERE repo = ?1")?
+            .execute(params![repo])?;
         return Ok(Vec::new());
     }
     take_all(connection, repo)
@@ -168,6 +179,7 @@ fn take_all(connection: &Connection, repo: &str) -> rusqlite::Result<Vec<Image>>
         "DELETE FROM admission WHERE repo = ?1",
         "DELETE FROM tag_list WHERE repo = ?1",
         "DELETE FROM referrer_list WHERE repo = ?1",
+        "DELETE FROM keep WHERE repo = ?1",
         "DELETE FROM tag_pin WHERE repo = ?1",
         "DELETE FROM property WHERE repo = ?1",
         "DELETE FROM tag_history WHERE repo = ?1",

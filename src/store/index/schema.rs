@@ -205,6 +205,46 @@ const MIGRATIONS: &[&str] = &["
         expires INTEGER,
         used    INTEGER
     ) WITHOUT ROWID;
+","
+    -- Images of remotes that are kept, as the journal has them, and all that each of them is made of.
+    CREATE TABLE keep (
+        repo      TEXT NOT NULL,
+        name      TEXT NOT NULL,
+        reference TEXT NOT NULL,
+        digest    TEXT NOT NULL,
+        at        INTEGER NOT NULL,
+        PRIMARY KEY (repo, name, reference)
+    ) WITHOUT ROWID;
+    CREATE TABLE keep_blob (
+        repo      TEXT NOT NULL,
+        name      TEXT NOT NULL,
+        reference TEXT NOT NULL,
+        digest    TEXT NOT NULL,
+        PRIMARY KEY (repo, name, reference, digest)
+    ) WITHOUT ROWID;
+    CREATE INDEX keep_blob_digest ON keep_blob (digest);
+    CREATE TRIGGER keep_dropped AFTER DELETE ON keep BEGIN
+        DELETE FROM keep_blob WHERE repo = old.repo AND name = old.name AND reference = old.reference;
+    END;
+    -- blob.pinned is how many of them name it, whichever of the two rows comes first; kept is what that makes together.
+    UPDATE blob SET pinned = 0 WHERE pinned > 0;
+    ALTER TABLE total ADD COLUMN kept INTEGER NOT NULL DEFAULT 0;
+    CREATE TRIGGER keep_blob_added AFTER INSERT ON keep_blob BEGIN
+        UPDATE blob SET pinned = pinned + 1 WHERE digest = new.digest;
+    END;
+    CREATE TRIGGER keep_blob_dropped AFTER DELETE ON keep_blob BEGIN
+        UPDATE blob SET pinned = max(0, pinned - 1) WHERE digest = old.digest;
+    END;
+    CREATE TRIGGER kept_blob_came AFTER INSERT ON blob WHEN EXISTS (SELECT 1 FROM keep_blob WHERE digest = new.digest) BEGIN
+        UPDATE blob SET pinned = (SELECT count(*) FROM keep_blob WHERE digest = new.digest) WHERE digest = new.digest;
+    END;
+    CREATE TRIGGER kept_blob_changed AFTER UPDATE OF pinned, kind, size ON blob
+    WHEN (old.pinned > 0 AND old.kind = 0) * old.size <> (new.pinned > 0 AND new.kind = 0) * new.size BEGIN
+        UPDATE total SET kept = kept + (new.pinned > 0 AND new.kind = 0) * new.size - (old.pinned > 0 AND old.kind = 0) * old.size;
+    END;
+    CREATE TRIGGER kept_blob_dropped AFTER DELETE ON blob WHEN old.pinned > 0 AND old.kind = 0 BEGIN
+        UPDATE total SET kept = kept - old.size;
+    END;
 "];
 
 /// Why a database file cannot serve as the index.

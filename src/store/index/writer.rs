@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -12,7 +13,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::damage::Damage;
-use super::{IndexError, Result};
+use super::{IndexError, Result, keeps};
 
 /// Commands that may wait in the queue before senders wait too.
 const QUEUE: usize = 1024;
@@ -76,12 +77,16 @@ where
 }
 
 impl Writer {
-    /// Starts the thread on `connection`.
-    pub(super) fn start(connection: Connection, damage: Arc<Damage>) -> io::Result<Self> {
+    /// Starts the thread on `connection`. `kept` says how many bytes are kept, as of the last commit.
+    pub(super) fn start(
+        connection: Connection,
+        damage: Arc<Damage>,
+        kept: Arc<AtomicU64>,
+    ) -> io::Result<Self> {
         let (queue, commands) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("index".to_owned())
-            .spawn(move || work(connection, commands, &damage))?;
+            .spawn(move || work(connection, commands, &damage, &kept))?;
         Ok(Self {
             queue,
             thread: Mutex::new(Some(thread)),
@@ -172,7 +177,12 @@ where
     (Message::Job(Box::new(job)), answer)
 }
 
-fn work(connection: Connection, mut commands: mpsc::Receiver<Message>, damage: &Damage) {
+fn work(
+    connection: Connection,
+    mut commands: mpsc::Receiver<Message>,
+    damage: &Damage,
+    kept: &AtomicU64,
+) {
     let mut open = true;
     while open {
         let mut batch = Vec::new();
@@ -190,7 +200,7 @@ fn work(connection: Connection, mut commands: mpsc::Receiver<Message>, damage: &
                 Err(_) => break,
             }
         }
-        commit(&connection, batch, damage);
+        commit(&connection, batch, damage, kept);
     }
     commands.close();
     if let Err((_connection, error)) = connection.close() {
@@ -199,7 +209,7 @@ fn work(connection: Connection, mut commands: mpsc::Receiver<Message>, damage: &
 }
 
 /// Runs all of `batch` in one transaction and answers.
-fn commit(connection: &Connection, batch: Vec<Box<dyn Job>>, damage: &Damage) {
+fn commit(connection: &Connection, batch: Vec<Box<dyn Job>>, damage: &Damage, kept: &AtomicU64) {
     let mut done: Vec<Box<dyn Job>> = Vec::with_capacity(batch.len());
     for mut job in batch {
         if connection.is_autocommit()
@@ -229,6 +239,9 @@ fn commit(connection: &Connection, batch: Vec<Box<dyn Job>>, damage: &Damage) {
         if let Err(error) = execute(connection, "ROLLBACK") {
             tracing::debug!(%error, "nothing was left to roll back");
         }
+    }
+    if let Ok(bytes) = keeps::bytes(connection) {
+        kept.store(bytes, Ordering::Relaxed);
     }
     for job in done {
         job.answer();

@@ -63,7 +63,7 @@ async fn last_uses_survive_a_restart() {
 }
 
 #[tokio::test]
-async fn manifests_go_after_blobs_and_pinned_content_never() {
+async fn manifests_go_after_blobs_and_kept_content_never() {
     let dir = tempfile::tempdir().unwrap();
     let harness = Harness::sized(dir.path(), 5000).await;
     let put = async |content: Vec<u8>| {
@@ -73,11 +73,11 @@ async fn manifests_go_after_blobs_and_pinned_content_never() {
     };
     let manifest = put(noise(1, 1000)).await;
     let pinned = harness.fill(&noise(2, 1000)).await;
-    assert!(harness.store.index().pin(&pinned).await.unwrap());
+    harness.keep(&pinned, std::slice::from_ref(&pinned)).await;
     let blob = harness.fill(&noise(3, 1000)).await;
     // Filled as a blob, recorded as a manifest later.
     let late = harness.fill(&noise(4, 1000)).await;
-    let name = crate::oci::Name::parse("team/app").unwrap();
+    let name = Name::parse("team/app").unwrap();
     let row = ManifestRow::default();
     let index = harness.store.index();
     index
@@ -101,11 +101,10 @@ async fn manifests_go_after_blobs_and_pinned_content_never() {
     staged.discard().await;
     harness.assert_books();
 
-    assert!(harness.store.index().unpin(&pinned).await.unwrap());
+    harness.unkeep(&pinned).await;
     let staged = harness.store.stage(&digest, Some(5000)).await.unwrap();
     assert!(!harness.has(&pinned).await);
     staged.discard().await;
-    assert!(!harness.store.index().pin(&pinned).await.unwrap());
     harness.assert_books();
 }
 
@@ -340,8 +339,8 @@ proptest! {
                     4 | 5 => drop(harness.has(&digest).await),
                     6 => {
                         if harness.store.put(&digest, content.into()).await.is_ok() && seed % 4 == 0
-                            && harness.store.index().pin(&digest).await.unwrap()
                         {
+                            harness.keep(&digest, std::slice::from_ref(&digest)).await;
                             pinned.insert(digest);
                         }
                     }
@@ -361,6 +360,7 @@ proptest! {
                 }
                 harness.assert_books();
                 let usage = harness.store.usage();
+                assert!(usage.kept_bytes <= usage.cached_bytes);
                 assert!(usage.cached_bytes + usage.part_bytes + usage.quarantined_bytes <= 12_000);
             }
             for digest in &pinned {

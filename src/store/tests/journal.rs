@@ -27,7 +27,7 @@ async fn is_linked(store: &Store, digest: &Digest) -> bool {
     linked.unwrap()
 }
 
-fn remove_index(root: &Path) {
+pub(super) fn remove_index(root: &Path) {
     for name in ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm"] {
         drop(fs::remove_file(root.join(name)));
     }

@@ -8,6 +8,7 @@ mod damage;
 mod eviction;
 mod full_disk;
 mod journal;
+mod keeps;
 mod recovery;
 mod staging;
 mod start;
@@ -20,7 +21,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
-use crate::oci::Algorithm;
+use crate::oci::{Algorithm, Name, Reference};
 
 const MIB: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -133,6 +134,31 @@ impl Harness {
         }
         staged.commit().await.unwrap();
         digest
+    }
+
+    /// Keeps blobs, as an image without a manifest.
+    async fn keep(&self, digest: &Digest, blobs: &[Digest]) {
+        let reference = Reference::Digest(digest.clone());
+        let keeping = Keeping {
+            reference: &reference,
+            digest,
+            manifests: Vec::new(),
+            blobs,
+            moves_tag: false,
+            origin: None,
+        };
+        let now = crate::clock::now();
+        let change = Change::keep("hub", &Name::parse("a/b").unwrap(), keeping, now);
+        let committed = self.store.commit_changes(vec![(change, None)]);
+        committed.await.unwrap();
+    }
+
+    async fn unkeep(&self, reference: &Digest) {
+        let (name, now) = (Name::parse("a/b").unwrap(), crate::clock::now());
+        let reference = Reference::Digest(reference.clone());
+        let change = Change::unkeep("hub", &name, &reference, now);
+        let committed = self.store.commit_changes(vec![(change, None)]);
+        committed.await.unwrap();
     }
 
     async fn has(&self, digest: &Digest) -> bool {

@@ -370,7 +370,7 @@ fn a_hit_needs_no_other_thread() {
         let harness = Harness::open(dir.path()).await;
         let content = noise(1, 1_000_000);
         let digest = harness.fill(&content).await;
-        let name = crate::oci::Name::parse("app").unwrap();
+        let name = Name::parse("app").unwrap();
         let index = harness.store.index();
         index.link("hub", &name, &digest).await.unwrap();
         harness.settled().await;
