@@ -31,6 +31,7 @@ pub(super) fn action(method: &Method, route: &Route) -> Option<&'static str> {
         Route::Repositories { .. } => Some("configure"),
         Route::Tag { .. } => Some("tag"),
         Route::Collection => Some("collect"),
+        Route::Pins => Some("pin"),
         Route::Tokens { .. } => Some("token"),
         Route::Verification => Some("verify"),
         Route::Live

@@ -273,6 +273,7 @@ impl Api {
             | Route::System { .. }
             | Route::Audit
             | Route::Collection
+            | Route::Pins
             | Route::Quota
             | Route::Explain
             | Route::Tag { .. }
@@ -365,6 +366,7 @@ impl Api {
                 self.metrics_page(call.method, |key| self.may_anything(call, key))
             }
             Route::Collection => self.collection(call, record).await,
+            Route::Pins => Box::pin(self.pins(call, record)).await,
             Route::Quota => self.quota(call, record),
             Route::Explain => Box::pin(self.explain(call, record)).await,
             Route::Tokens { name } => {

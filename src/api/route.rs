@@ -37,6 +37,8 @@ pub(super) enum Route {
     Audit,
     /// `/admin/gc`
     Collection,
+    /// `/admin/pins`
+    Pins,
     /// `/admin/quota`
     Quota,
     /// `/admin/explain`
@@ -94,6 +96,7 @@ impl Route {
             | Self::Metrics
             | Self::Audit
             | Self::Collection
+            | Self::Pins
             | Self::Quota
             | Self::Explain
             | Self::Tag { .. }
@@ -134,6 +137,7 @@ impl Route {
             | Self::Repositories { .. }
             | Self::System { .. }
             | Self::Audit
+            | Self::Pins
             | Self::Quota
             | Self::Explain
             | Self::Collection
@@ -149,6 +153,7 @@ impl Route {
         match self {
             Self::Metrics
             | Self::Audit
+            | Self::Pins
             | Self::Quota
             | Self::Explain
             | Self::Collection
@@ -183,6 +188,7 @@ impl Route {
             | Self::Metrics
             | Self::Audit
             | Self::Collection
+            | Self::Pins
             | Self::Quota
             | Self::Explain
             | Self::Tag { .. }
@@ -203,6 +209,7 @@ pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
         "/metrics" => return Ok(Route::Metrics),
         "/admin/audit" => return Ok(Route::Audit),
         "/admin/gc" => return Ok(Route::Collection),
+        "/admin/pins" => return Ok(Route::Pins),
         "/admin/quota" => return Ok(Route::Quota),
         "/admin/explain" => return Ok(Route::Explain),
         "/admin/tokens" => return Ok(Route::Tokens { name: None }),

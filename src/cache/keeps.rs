@@ -3,6 +3,7 @@
 //! One record of the journal says all of it, written when everything is on disk for good. Each piece is held first, then looked for
 //! (as `overlay` does for what is pushed).
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::admit::Asked;
@@ -10,8 +11,8 @@ use super::error::Error;
 use super::pull_through::{Inner, PullThrough, absent_blob};
 use super::tags::age_key;
 use crate::clock::{self, Wall};
-use crate::oci::manifest::{MANIFEST_MAX, Manifest};
-use crate::oci::{Digest, MediaType, Name, Reference};
+use crate::oci::manifest::Manifest;
+use crate::oci::{Digest, MediaType, Name, Reference, Tag};
 use crate::store::index::{KeptRow, ManifestRow};
 use crate::store::{Change, Hold, Keep, Keeping, NoRoomToKeep, StoreError};
 
@@ -25,10 +26,29 @@ pub const KEPT_PIECES_MAX: usize = 100_000;
 pub struct KeptImage {
     /// What the reference means.
     pub digest: Digest,
-    /// Every manifest, that one among them, with the media type that it is served with.
-    pub manifests: Vec<(Digest, MediaType)>,
+    /// Every manifest, that one among them.
+    pub manifests: Vec<KeptManifest>,
     /// Every blob.
     pub blobs: Vec<Digest>,
+}
+
+impl KeptImage {
+    /// Every manifest and every blob.
+    pub fn digests(&self) -> impl Iterator<Item = &Digest> {
+        let manifests = self.manifests.iter().map(|one| &one.digest);
+        manifests.chain(&self.blobs)
+    }
+}
+
+/// A manifest of it. Put into the store where it is not there: one that is asked for often may be in memory alone.
+#[derive(Debug, Clone)]
+pub struct KeptManifest {
+    /// Its digest.
+    pub digest: Digest,
+    /// The media type that it is served with.
+    pub media_type: MediaType,
+    /// Its bytes.
+    pub bytes: Bytes,
 }
 
 /// Why an image is not kept.
@@ -37,7 +57,7 @@ pub enum KeepError {
     /// Some of it is not in the store.
     #[error("{} pieces of the image are not here any more, {} among them; try again", .0.len(), first(.0))]
     NotHere(Vec<Digest>),
-    /// A manifest of it is none.
+    /// A manifest of it is none, or the store failed.
     #[error(transparent)]
     Failed(#[from] Error),
     /// It is too much.
@@ -60,10 +80,10 @@ impl From<StoreError> for KeepError {
         match error {
             StoreError::NoRoomToKeep(why) => Self::NoRoom(why),
             StoreError::Full => Self::Full,
-            StoreError::Mismatch { .. }
-            | StoreError::Io(_)
-            | StoreError::Pending(_)
-            | StoreError::Index(_) => Self::Failed(error.into()),
+            StoreError::Mismatch { .. } => Self::Failed(Error::Mismatch),
+            StoreError::Io(_) | StoreError::Pending(_) | StoreError::Index(_) => {
+                Self::Failed(error.into())
+            }
         }
     }
 }
@@ -76,7 +96,7 @@ struct Pieces {
 }
 
 impl PullThrough {
-    /// Keeps an image by a tag or digest, in the place of what was kept by it before. All of it must be in the store. With `moves_tag` a tag
+    /// Keeps an image by a tag or digest, in the place of what was kept by it before. All its blobs must be in the store. With `moves_tag` a tag
     /// that means something else means this from now on, until upstream says otherwise.
     pub async fn keep(
         &self,
@@ -144,9 +164,15 @@ impl PullThrough {
     }
 
     /// The tags that are frozen here: image, tag, what it means, since when.
-    pub async fn frozen(&self) -> Result<Vec<(Name, crate::oci::Tag, Digest, Wall)>, Error> {
+    pub async fn frozen(&self) -> Result<Vec<(Name, Tag, Digest, Wall)>, Error> {
         let Inner { key, shared, .. } = &*self.inner;
         Ok(shared.store.index().pins(key).await?)
+    }
+
+    /// Keeps these from being evicted for as long as what is answered is held; for what is about to be kept.
+    pub fn hold<'a>(&self, digests: impl Iterator<Item = &'a Digest>) -> Vec<Hold> {
+        let store = &self.inner.shared.store;
+        digests.map(|digest| store.hold(digest)).collect()
     }
 
     /// Whether these can be kept, each with its size. To be asked before any of it is fetched.
@@ -162,15 +188,13 @@ impl PullThrough {
             return Err(KeepError::TooMuch);
         }
         let store = &self.inner.shared.store;
-        let manifests = image.manifests.iter().map(|(digest, _)| digest);
-        let all = manifests.chain(&image.blobs);
         let mut pieces = Pieces {
-            holds: all.map(|digest| store.hold(digest)).collect(),
+            holds: self.hold(image.digests()),
             manifests: Vec::with_capacity(image.manifests.len()),
             sizes: Vec::with_capacity(count),
         };
         let mut missing = Vec::new();
-        if !image.manifests.iter().any(|(one, _)| *one == image.digest) {
+        if !image.manifests.iter().any(|one| one.digest == image.digest) {
             missing.push(image.digest.clone());
         }
         for digest in &image.blobs {
@@ -179,43 +203,21 @@ impl PullThrough {
                 None => missing.push(digest.clone()),
             }
         }
-        for (digest, media_type) in &image.manifests {
-            match self.row(digest, media_type).await? {
-                Some(row) => {
-                    pieces.sizes.push((digest.clone(), row.size));
-                    pieces.manifests.push((digest.clone(), row));
-                }
-                None => missing.push(digest.clone()),
+        if !missing.is_empty() {
+            return Err(KeepError::NotHere(missing));
+        }
+        for one in &image.manifests {
+            if Digest::of_with(one.digest.algorithm(), &one.bytes) != one.digest {
+                return Err(Error::Mismatch.into());
             }
+            let manifest = Manifest::parse(&one.bytes, Some(&one.media_type));
+            let manifest = manifest.map_err(Error::Manifest)?;
+            store.put(&one.digest, one.bytes.clone()).await?;
+            let row = store.row_of(&manifest, one.bytes.len()).await;
+            pieces.sizes.push((one.digest.clone(), row.size));
+            pieces.manifests.push((one.digest.clone(), row));
         }
-        if missing.is_empty() {
-            Ok(pieces)
-        } else {
-            Err(KeepError::NotHere(missing))
-        }
-    }
-
-    /// What a manifest in the store says; none where it is not there.
-    async fn row(
-        &self,
-        digest: &Digest,
-        media_type: &MediaType,
-    ) -> Result<Option<ManifestRow>, KeepError> {
-        let store = &self.inner.shared.store;
-        let Some(blob) = store.open_blob(digest).await? else {
-            return Ok(None);
-        };
-        let Ok(bytes) = blob.read_whole(MANIFEST_MAX).await else {
-            // The store has taken note of the damage.
-            return Ok(None);
-        };
-        if Digest::of_with(digest.algorithm(), &bytes) != *digest {
-            let why = "a manifest on disk does not hash to its name";
-            store.quarantine(digest, why).await?;
-            return Ok(None);
-        }
-        let manifest = Manifest::parse(&bytes, Some(media_type)).map_err(Error::Manifest)?;
-        Ok(Some(store.row_of(&manifest, bytes.len()).await))
+        Ok(pieces)
     }
 
     /// Forgets what was remembered against what is here now, so that the next pull gets it.
@@ -229,7 +231,7 @@ impl PullThrough {
         for digest in &image.blobs {
             absences.forget(&absent_blob(name, digest));
         }
-        for (digest, _) in &image.manifests {
+        for KeptManifest { digest, .. } in &image.manifests {
             absences.forget(&super::manifests::memory_key(name, digest));
             absences.forget(&absent_blob(name, digest));
         }

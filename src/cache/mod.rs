@@ -38,7 +38,7 @@ pub use error::Error;
 pub use explain::{Explained, Then};
 pub use fill::{Fills, HOLD_BACK};
 pub use follow::{FAR_AHEAD, Promise, READ_CHUNK};
-pub use keeps::{KEPT_MANIFESTS_MAX, KEPT_PIECES_MAX, KeepError, KeptImage};
+pub use keeps::{KEPT_MANIFESTS_MAX, KEPT_PIECES_MAX, KeepError, KeptImage, KeptManifest};
 pub use manifests::{OpenManifest, Told, Want};
 pub use pull_through::{OpenBlob, PullThrough, Shared};
 pub use status::{CacheStatus, Outcome, Reason};

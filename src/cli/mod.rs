@@ -10,7 +10,7 @@ mod inventory;
 mod log;
 mod output;
 mod owner;
-#[expect(dead_code, reason = "the commands that take long are on their way")]
+mod pin;
 mod progress;
 mod quota;
 mod serve;
@@ -70,6 +70,12 @@ enum Command {
     Explain(explain::Arguments),
     /// Show what is left of the upstreams' pull quotas, as they last told
     Quota(quota::Arguments),
+    /// Fetch images whole and keep them, whatever else is evicted
+    Pin(pin::PinArguments),
+    /// Let pinned images be evicted again
+    Unpin(pin::UnpinArguments),
+    /// List what is pinned
+    Pins(pin::ListArguments),
     /// Hash every blob, whether or not a mirror runs; what is damaged is moved aside
     Verify(verify::Arguments),
     /// Add, remove and list users; passwords are read from standard input
@@ -129,6 +135,9 @@ pub fn main() -> ExitCode {
         Command::Quota(arguments) => {
             loaded(&cli, audit, |here| quota::run(&here.config, arguments))
         }
+        Command::Pin(arguments) => loaded(&cli, audit, |here| pin::pin(here, arguments)),
+        Command::Unpin(arguments) => loaded(&cli, audit, |here| pin::unpin(here, arguments)),
+        Command::Pins(arguments) => loaded(&cli, audit, |here| pin::list(here, arguments)),
         Command::Token(arguments) => loaded(&cli, audit, |here| token::run(here, arguments)),
         Command::Verify(arguments) => {
             with_config(&cli, |resolved, _proxy| verify::run(resolved, arguments))

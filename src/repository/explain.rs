@@ -125,12 +125,19 @@ impl By {
     }
 }
 
-/// Explains what a pull would do.
-pub async fn explain(
-    there: &Snapshot,
-    auth: Option<&Auth>,
+/// What a reference means.
+pub(super) struct Meant<'a> {
+    pub(super) target: Target,
+    pub(super) reference: Reference,
+    pub(super) by: By,
+    pub(super) repository: &'a Repository,
+}
+
+/// Finds out what a reference means, as a pull would.
+pub(super) fn meant<'a>(
+    there: &'a Snapshot,
     question: &Question,
-) -> Result<Explanation, ExplainError> {
+) -> Result<Meant<'a>, ExplainError> {
     let definitions = there.definitions();
     let (named, reference) = parse(&question.image)?;
     let own = named.split_once('/').filter(|(first, _)| {
@@ -166,6 +173,26 @@ pub async fn explain(
     let Some(repository) = there.get(&target.key) else {
         return Err(ExplainError::LeftOut(target.key));
     };
+    Ok(Meant {
+        target,
+        reference,
+        by,
+        repository,
+    })
+}
+
+/// Explains what a pull would do.
+pub async fn explain(
+    there: &Snapshot,
+    auth: Option<&Auth>,
+    question: &Question,
+) -> Result<Explanation, ExplainError> {
+    let Meant {
+        target,
+        reference,
+        by,
+        repository,
+    } = meant(there, question)?;
     let name = &target.name;
     let (kind, members) = match repository {
         Repository::Local(_) => (

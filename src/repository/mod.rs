@@ -14,6 +14,7 @@ mod gather;
 mod image;
 mod key;
 mod member;
+mod pins;
 mod promote;
 mod quotas;
 mod resolve;
@@ -31,6 +32,7 @@ pub use gather::{
 pub use image::{Found, Repository};
 pub use key::{Key, KeyError};
 pub use member::Filter;
+pub use pins::{Pin, PinError, Pinning, pins, unpin};
 pub use promote::{Promoted, Promotion};
 pub use quotas::{QuotaLine, quotas_written};
 pub use resolve::{Ask, Chosen, Target, Unresolved, choose, resolve, split_prefix};

@@ -48,6 +48,7 @@ mod namespaces;
 mod oidc;
 mod outage;
 mod owner;
+mod pins;
 mod promotion;
 mod pulls;
 mod push;

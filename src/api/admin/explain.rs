@@ -6,8 +6,7 @@ use super::super::error::ApiError;
 use super::super::record::Record;
 use super::super::{Api, Call, respond};
 use crate::body::Body;
-use crate::oci::ErrorCode;
-use crate::repository::{ExplainError, Explanation, Question, explain};
+use crate::repository::{Explanation, Question, explain};
 
 impl Api {
     /// `GET /admin/explain?image=[&ns=][&user=]`: where a reference leads, who may pull it, and what a pull would do now.
@@ -40,13 +39,6 @@ impl Api {
     ) -> Result<Explanation, ApiError> {
         let auth = self.config.auth.as_deref();
         let explained = explain(&call.there, auth, question).await;
-        explained.map_err(|error| match error {
-            ExplainError::Unresolved(unresolved) => unresolved.into(),
-            ExplainError::Reference(error) => ApiError::bad_request(format!("image: {error}")),
-            ExplainError::LeftOut(key) => ApiError::left_out(key.as_str()),
-            ExplainError::Failed(error) => {
-                ApiError::from_repository(error, ErrorCode::ManifestUnknown)
-            }
-        })
+        explained.map_err(ApiError::from_explain)
     }
 }

@@ -3,6 +3,8 @@
 //! Upstream's trouble keeps its meaning and never becomes a 404 (PROTOCOL G, DECISIONS 1). A body says what, and what to do; the cause is
 //! logged once, here, and not told.
 
+mod images;
+
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
