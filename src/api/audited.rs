@@ -45,7 +45,8 @@ pub(super) fn action(method: &Method, route: &Route) -> Option<&'static str> {
         | Route::Token { .. } => None,
         Route::Carry(carry) => match carry {
             Carry::Export => Some("export"),
-            Carry::Content { .. } | Carry::Inventory => None,
+            Carry::Import { commit: true } => Some("import"),
+            Carry::Import { commit: false } | Carry::Content { .. } | Carry::Inventory => None,
         },
     }
 }

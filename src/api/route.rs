@@ -65,6 +65,8 @@ pub(super) enum Route {
 pub(super) enum Carry {
     /// `/admin/export`
     Export,
+    /// `/admin/import`, and `/admin/import/commit`
+    Import { commit: bool },
     /// `/admin/inventory`
     Inventory,
     /// `/admin/content/<digest>`
@@ -81,6 +83,8 @@ impl Carry {
         }
         match path {
             "export" => Some(Self::Export),
+            "import" => Some(Self::Import { commit: false }),
+            "import/commit" => Some(Self::Import { commit: true }),
             "inventory" => Some(Self::Inventory),
             _ => None,
         }

@@ -4,8 +4,6 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, bail};
 use bytes::{Buf as _, Bytes};
@@ -16,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
 use super::images::Images;
-use super::owner::{self, Here, Owner};
+use super::owner::{self, Alive, Here, Owner};
 use super::progress::Shown;
 use super::{files, inventory, output};
 use crate::bundle::archive::volumes::Output;
@@ -205,13 +203,12 @@ async fn export(owner: &Owner, plan: Plan, arguments: &Arguments) -> anyhow::Res
     let files = if let Target::Nowhere = plan.target {
         Vec::new()
     } else {
-        // The blocking half learns by it that nobody wants the bundle any more.
-        let wanted = Wanted::default();
         let source = Source {
             owner: owner.clone(),
             runtime: Handle::current(),
-            wanted: Arc::clone(&wanted.0),
+            alive: Alive::default(),
         };
+        let _alive = source.alive.guard();
         let (carried, key, target) = (contents.clone(), plan.key, plan.target);
         let (progress, mut lines) = Progress::new();
         let write = move || {
@@ -280,27 +277,11 @@ fn write<R: Read>(
     }
 }
 
-/// True until the one who waits is gone.
-#[derive(Debug)]
-struct Wanted(Arc<AtomicBool>);
-
-impl Default for Wanted {
-    fn default() -> Self {
-        Self(Arc::new(AtomicBool::new(true)))
-    }
-}
-
-impl Drop for Wanted {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-}
-
 /// Where blobs come from.
 struct Source {
     owner: Owner,
     runtime: Handle,
-    wanted: Arc<AtomicBool>,
+    alive: Alive,
 }
 
 impl Source {
@@ -336,9 +317,7 @@ struct Content<'a> {
 
 impl Read for Content<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !self.source.wanted.load(Ordering::Relaxed) {
-            return Err(io::Error::other("nobody wants it any more"));
-        }
+        self.source.alive.check()?;
         while self.rest.is_empty() {
             let Some(frame) = self.source.runtime.block_on(self.body.frame()) else {
                 return Ok(0);

@@ -6,11 +6,13 @@ mod export;
 mod files;
 mod gc;
 mod images;
+mod import;
 mod inventory;
 mod log;
 mod output;
 mod owner;
 mod pin;
+#[expect(dead_code, reason = "the commands that copy are on their way")]
 mod progress;
 mod quota;
 mod serve;
@@ -64,6 +66,8 @@ enum Command {
     Gc(gc::Arguments),
     /// Write images into a bundle: an OCI image layout that can be carried across an air gap
     Export(export::Arguments),
+    /// Verify bundles and take their images in
+    Import(import::Arguments),
     /// Write what this store has, so that the other side leaves it out of the next bundle
     Inventory(inventory::Arguments),
     /// Explain where an image leads, who may pull it, and what a pull would do now
@@ -129,6 +133,7 @@ pub fn main() -> ExitCode {
         Command::Export(arguments) => loaded(&cli, audit, |here| {
             export::run(here, arguments, &environment())
         }),
+        Command::Import(arguments) => loaded(&cli, audit, |here| import::run(here, arguments)),
         Command::Inventory(arguments) => {
             loaded(&cli, audit, |here| inventory::run(here, arguments))
         }

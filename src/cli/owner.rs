@@ -2,13 +2,16 @@
 //! nobody has it.
 
 use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
 use http::{Method, Request, Response, header};
-use http_body_util::{BodyExt as _, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -16,9 +19,9 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::app::{self, Told, Until};
 use crate::audit::AuditFile;
@@ -129,6 +132,26 @@ async fn unless_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>) ->
         done = work => done,
         _ = terminate.recv() => Err(Interrupted.into()),
         _ = interrupt.recv() => Err(Interrupted.into()),
+    }
+}
+
+/// By this a thread that blocks learns that nobody waits for it any more.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Alive(CancellationToken);
+
+impl Alive {
+    /// Whoever waits holds this.
+    pub(super) fn guard(&self) -> DropGuard {
+        self.0.clone().drop_guard()
+    }
+
+    /// An error as soon as nobody waits.
+    pub(super) fn check(&self) -> io::Result<()> {
+        if self.0.is_cancelled() {
+            Err(io::Error::other("nobody waits for it any more"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -276,6 +299,27 @@ impl Owner {
         let response = self.send(request).await?;
         if response.status().is_success() {
             Ok(response.into_body())
+        } else {
+            Err(self.refused(response).await)
+        }
+    }
+
+    /// Sends content that is to be imported; `size` is its length, and whether a local repository gets it.
+    pub(super) async fn put_content(
+        &self,
+        digest: &Digest,
+        (size, local): (u64, bool),
+        mut chunks: mpsc::Receiver<Result<Bytes, io::Error>>,
+    ) -> anyhow::Result<()> {
+        let frames = stream::poll_fn(move |context| chunks.poll_recv(context));
+        let frames = frames.map(|chunk| chunk.map(Frame::data));
+        let request = Request::put(format!("/admin/content/{digest}?size={size}&local={local}"))
+            .header(header::HOST, HOST)
+            .header(header::CONTENT_LENGTH, size)
+            .body(StreamBody::new(frames))?;
+        let response = self.send(request).await?;
+        if response.status().is_success() {
+            Ok(())
         } else {
             Err(self.refused(response).await)
         }

@@ -13,7 +13,7 @@ use super::image::{Found, Repository};
 use super::key::Key;
 use super::member::Filter;
 use super::{Error, Verdict};
-use crate::cache::{self, CacheStatus, OpenBlob, OpenManifest, Outcome, Reason, Want};
+use crate::cache::{self, CacheStatus, OpenBlob, OpenManifest, Outcome, PullThrough, Reason, Want};
 use crate::clock::Wall;
 use crate::oci::{Accept, Descriptor, Digest, Name, Reference, Tag};
 use crate::overlay::Local;
@@ -132,6 +132,19 @@ impl Virtual {
     pub(super) fn member(&self, key: &Key) -> Option<&Repository> {
         let found = self.config.members.iter().find(|one| one.key == *key);
         found.map(|member| &member.repository)
+    }
+
+    /// The remote in which what is brought under a name is found again: the first that takes the name.
+    pub fn remote_for(&self, name: &Name) -> Option<&PullThrough> {
+        let mut taking = self
+            .config
+            .members
+            .iter()
+            .filter(|member| member.takes(name));
+        taking.find_map(|member| match &member.repository {
+            Repository::Remote(remote) => Some(remote),
+            Repository::Local(_) | Repository::Virtual(_) => None,
+        })
     }
 
     /// Where pushes and deletes go.

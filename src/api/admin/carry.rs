@@ -3,7 +3,8 @@
 use std::str::FromStr as _;
 use std::sync::Arc;
 
-use http::{HeaderValue, Response, header};
+use futures_util::StreamExt as _;
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -15,6 +16,7 @@ use super::work;
 use crate::body::{self, Body, Chunks};
 use crate::bundle::export::{Export, Order};
 use crate::bundle::found::Search;
+use crate::bundle::import::{self, Import};
 use crate::bundle::inventory;
 use crate::bundle::progress::Event;
 use crate::cache::{CacheStatus, OpenBlob, Outcome, Promise, Reason};
@@ -46,6 +48,14 @@ impl Api {
                     file.map_err(|error| ApiError::failed(&error))?,
                 ))
             }
+            Carry::Import { commit } => {
+                self.administer(call, record, "POST")?;
+                Ok(self.import(call, order(body).await?, commit))
+            }
+            Carry::Content { digest } if call.method == Method::PUT => {
+                self.administer(call, record, "PUT")?;
+                self.take_content(call, &digest, body).await
+            }
             Carry::Content { digest } => {
                 self.administer(call, record, "GET")?;
                 self.content(&digest).await
@@ -75,6 +85,71 @@ impl Api {
             // Until the client has all of it and goes.
             std::future::pending().await
         })
+    }
+
+    /// `POST /admin/import`: says what has to be sent, and holds all of it until the client leaves. `POST /admin/import/commit`: lets what
+    /// is complete be there.
+    fn import(&self, call: &Call<'_>, order: import::Order, commit: bool) -> Response<Body> {
+        let there = Arc::clone(&call.there);
+        let (store, who) = (self.config.store.clone(), call.identity.shown().to_string());
+        work::answer(move |progress| async move {
+            let import = Import::prepare(&there, &store, order, &progress).await;
+            let import = import.map_err(|error| error.to_string())?;
+            if commit {
+                let committed = import.commit(&who, &progress).await;
+                return committed.map_err(|error| error.to_string());
+            }
+            let result = import.to_json();
+            progress.tell(Event::Done { result }).await;
+            // Until the client has sent all of it, and committed it, and goes.
+            std::future::pending().await
+        })
+    }
+
+    /// `PUT /admin/content/<digest>?size=[&local=true]`: content that somebody is about to import. Nobody can read it before it is linked.
+    async fn take_content(
+        &self,
+        call: &Call<'_>,
+        digest: &str,
+        mut body: Chunks,
+    ) -> Result<Response<Body>, ApiError> {
+        let digest = Digest::from_str(digest).map_err(|_other| ApiError::not_found())?;
+        let size = call.query("size").and_then(|size| size.parse().ok());
+        let Some(size) = size else {
+            return Err(ApiError::bad_request(
+                "size: how many bytes there are is needed",
+            ));
+        };
+        let store = &self.config.store;
+        let failed = |error| ApiError::from_stage(&error);
+        let staged = if call.query("local") == Some("true") {
+            store.stage_to_link(&digest, Some(size)).await
+        } else {
+            store.stage(&digest, Some(size)).await
+        };
+        let mut staged = staged.map_err(failed)?;
+        if staged.held() > 0 {
+            // What a download left is begun anew: its bytes are not known to be good.
+            staged.discard().await;
+            staged = store.stage(&digest, Some(size)).await.map_err(failed)?;
+        }
+        while let Some(chunk) = body.next().await {
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                Err(error) => {
+                    staged.discard().await;
+                    return Err(ApiError::bad_request(format!(
+                        "the body broke off: {error}"
+                    )));
+                }
+            };
+            staged.append(chunk).await.map_err(failed)?;
+        }
+        let committed = staged.commit().await;
+        committed.map_err(|error| ApiError::from_commit(&error))?;
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::CREATED;
+        Ok(response)
     }
 
     /// `GET /admin/content/<digest>`: bytes of the store, whoever has them.

@@ -6,6 +6,7 @@ use super::ApiError;
 use crate::cache::KeepError;
 use crate::oci::ErrorCode;
 use crate::repository::{ExplainError, GatherError, PinError};
+use crate::store::{CommitError, StageError};
 
 impl ApiError {
     /// A reference that means nothing here.
@@ -51,6 +52,29 @@ impl ApiError {
             }
         };
         Self::new(status, code, message)
+    }
+
+    /// Content that is not taken in.
+    pub(in crate::api) fn from_stage(error: &StageError) -> Self {
+        let (status, code) = match error {
+            StageError::Full => (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unavailable),
+            StageError::TooLong => (StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid),
+            StageError::Io(_) => return Self::failed(error),
+        };
+        Self::new(status, code, error.to_string())
+    }
+
+    /// Content that is not what it was said to be.
+    pub(in crate::api) fn from_commit(error: &CommitError) -> Self {
+        match error {
+            CommitError::Stage(error) => Self::from_stage(error),
+            CommitError::NotKept { .. } => Self::failed(error),
+            CommitError::Mismatch { .. } | CommitError::Length { .. } => Self::new(
+                StatusCode::BAD_REQUEST,
+                ErrorCode::DigestInvalid,
+                error.to_string(),
+            ),
+        }
     }
 
     /// An image that is not pinned, or not unpinned.

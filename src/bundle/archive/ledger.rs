@@ -31,6 +31,8 @@ pub struct Found {
     pub media_type: MediaType,
     /// The manifest itself where the archive had none and it was made (`docker save`).
     pub made: Option<Vec<u8>>,
+    /// Everything that the image is made of, its manifest included.
+    pub needs: Vec<Digest>,
 }
 
 /// An archive that was read to its end, and is all that it says to be.
@@ -166,6 +168,7 @@ impl Ledger {
                 size: image.size(),
                 media_type: image.media_type().clone(),
                 made: None,
+                needs: image.needs().map(|(digest, _)| digest.clone()).collect(),
             });
         }
         Ok(Summary {
@@ -185,16 +188,20 @@ impl Ledger {
                 |(parent, _)| format!("{parent} is made of {digest}, which is missing"),
             ))
         })?;
-        let found = |one: &Listed| Found {
-            references: one.reference.iter().cloned().collect(),
-            said: one.said.clone().filter(|_| one.reference.is_none()),
-            digest: one.digest.clone(),
-            size: one.size,
-            media_type: one.media_type.clone(),
-            made: None,
+        let found = |one: &Listed| -> Result<Found, String> {
+            let needs = self.walk([&one.digest], |digest, _| Ok(self.blobs.contains(digest)))?;
+            Ok(Found {
+                references: one.reference.iter().cloned().collect(),
+                said: one.said.clone().filter(|_| one.reference.is_none()),
+                digest: one.digest.clone(),
+                size: one.size,
+                media_type: one.media_type.clone(),
+                made: None,
+                needs: needs.into_iter().cloned().collect(),
+            })
         };
         Ok(Summary {
-            images: index.iter().map(found).collect(),
+            images: index.iter().map(found).collect::<Result<_, _>>()?,
             unlisted: self.unlisted(&reached),
         })
     }
@@ -210,6 +217,12 @@ impl Ledger {
             size: u64::try_from(one.manifest.len()).unwrap_or(u64::MAX),
             media_type: media_type.clone(),
             made: Some(one.manifest.clone()),
+            needs: one
+                .blobs
+                .iter()
+                .cloned()
+                .chain([Digest::of(&one.manifest)])
+                .collect(),
         };
         Ok(Summary {
             images: made.iter().map(found).collect(),
