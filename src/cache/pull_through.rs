@@ -39,8 +39,6 @@ pub struct Shared {
     pub tasks: Tasks,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// One image at a time is written down to be kept.
-    pub(super) keeping: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Shared {
@@ -49,7 +47,6 @@ impl Shared {
         Self {
             fills: Fills::new(store.clone(), tasks.clone(), Arc::clone(&metrics)),
             manifests: Manifests::new(),
-            keeping: Arc::default(),
             store,
             tasks,
             metrics,

@@ -512,3 +512,36 @@ async fn what_is_held_does_not_stand_in_the_way_of_what_may_go() {
     assert!(!harness.has(&digests[8]).await && !harness.has(&digests[9]).await);
     drop(holds);
 }
+
+#[tokio::test]
+async fn a_record_that_was_cut_off_keeps_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let harness = Harness::open(dir.path()).await;
+    let (one, two) = (Image::new(&harness, 1).await, Image::new(&harness, 2).await);
+    one.keep(&harness, &Reference::Digest(one.root.clone()), None)
+        .await;
+    let first = fs::metadata(dir.path().join("journal")).unwrap().len();
+    two.keep(&harness, &by_tag(), None).await;
+    harness.store.durable_barrier().await.unwrap();
+    let last = fs::metadata(dir.path().join("journal")).unwrap().len();
+    // Killed in the middle of writing it down, at any byte.
+    for cut in [first + 1, first + 30, u64::midpoint(first, last), last - 1] {
+        let tear = |root: &Path| {
+            remove_index(root);
+            let journal = fs::File::options().write(true).open(root.join("journal"));
+            journal.unwrap().set_len(cut).unwrap();
+        };
+        let (_copy, after) = harness.after_kill_and(tear).await;
+        after.settled().await;
+        let rows = kept(&after).await;
+        assert_eq!((rows.len(), &rows[0].digest), (1, &one.root), "at {cut}");
+        assert_eq!(after.store.usage().kept_bytes, one.size(&after).await);
+        assert_eq!(served(&after).await, None);
+        let linked = after.store.index();
+        let linked = linked.is_linked("hub", &name(), &two.layer).await;
+        assert!(!linked.unwrap(), "at {cut}");
+        // And it can be kept again.
+        two.keep(&after, &by_tag(), None).await;
+        two.assert_whole(&after).await;
+    }
+}

@@ -3,13 +3,18 @@
 //! One record of the journal says all of it, written when everything is on disk for good. Each piece is held first, then looked for
 //! (as `overlay` does for what is pushed).
 
+#[cfg(test)]
+mod tests;
+
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::admit::Asked;
-use super::error::Error;
-use super::pull_through::{Inner, PullThrough, absent_blob};
-use super::tags::age_key;
+use crate::cache::admission::judged_key;
+use crate::cache::admit::Asked;
+use crate::cache::error::Error;
+use crate::cache::manifests::memory_key;
+use crate::cache::pull_through::{Inner, PullThrough, absent_blob};
+use crate::cache::tags::age_key;
 use crate::clock::{self, Wall};
 use crate::oci::manifest::Manifest;
 use crate::oci::{Digest, MediaType, Name, Reference, Tag};
@@ -92,11 +97,10 @@ impl From<StoreError> for KeepError {
 struct Pieces {
     holds: Vec<Hold>,
     manifests: Vec<(Digest, ManifestRow)>,
-    sizes: Vec<(Digest, u64)>,
 }
 
 impl PullThrough {
-    /// Keeps an image by a tag or digest, in the place of what was kept by it before. All its blobs must be in the store. With `moves_tag` a tag
+    /// Keeps an image by a tag or digest, in the place of what was kept by it before. All its blobs must be in the store, and so there is room for them. With `moves_tag` a tag
     /// that means something else means this from now on, until upstream says otherwise.
     pub async fn keep(
         &self,
@@ -115,9 +119,6 @@ impl PullThrough {
             return Err(Error::GivenUp.into());
         }
         store.durable_barrier().await?;
-        // One at a time: two that fit alone may not fit together.
-        let _alone = shared.keeping.lock().await;
-        store.check_kept_room(&pieces.sizes).await?;
         let now = clock::now();
         let keeping = Keeping {
             reference,
@@ -133,6 +134,10 @@ impl PullThrough {
         ];
         let holds: Keep = std::sync::Arc::new(pieces.holds);
         store.commit_keeping(changes, vec![holds]).await?;
+        if self.is_retired() {
+            // It came too late, and was not taken in.
+            return Err(Error::GivenUp.into());
+        }
         self.trust(name, reference, image);
         Ok(())
     }
@@ -191,16 +196,14 @@ impl PullThrough {
         let mut pieces = Pieces {
             holds: self.hold(image.digests()),
             manifests: Vec::with_capacity(image.manifests.len()),
-            sizes: Vec::with_capacity(count),
         };
         let mut missing = Vec::new();
         if !image.manifests.iter().any(|one| one.digest == image.digest) {
             missing.push(image.digest.clone());
         }
         for digest in &image.blobs {
-            match store.open_blob(digest).await? {
-                Some(blob) => pieces.sizes.push((digest.clone(), blob.size())),
-                None => missing.push(digest.clone()),
+            if store.open_blob(digest).await?.is_none() {
+                missing.push(digest.clone());
             }
         }
         if !missing.is_empty() {
@@ -214,7 +217,6 @@ impl PullThrough {
             let manifest = manifest.map_err(Error::Manifest)?;
             store.put(&one.digest, one.bytes.clone()).await?;
             let row = store.row_of(&manifest, one.bytes.len()).await;
-            pieces.sizes.push((one.digest.clone(), row.size));
             pieces.manifests.push((one.digest.clone(), row));
         }
         Ok(pieces)
@@ -232,18 +234,14 @@ impl PullThrough {
             absences.forget(&absent_blob(name, digest));
         }
         for KeptManifest { digest, .. } in &image.manifests {
-            absences.forget(&super::manifests::memory_key(name, digest));
+            absences.forget(&memory_key(name, digest));
             absences.forget(&absent_blob(name, digest));
         }
         if let Reference::Tag(tag) = reference {
             let memory = age_key(name, tag);
             absences.forget(&memory);
             judged.relent(&memory);
-            judged.relent(&super::admission::judged_key(
-                name,
-                Asked::by(tag),
-                &image.digest,
-            ));
+            judged.relent(&judged_key(name, Asked::by(tag), &image.digest));
             // How old it is says the index, whose row may be another.
             ages.forget(&memory);
         }
