@@ -29,6 +29,7 @@ use roadstead::auth::{Auth, Grant, Identity, Right, Rights};
 use roadstead::config::{self, Resolved};
 use roadstead::limits::{self, Limits};
 use roadstead::oci::Digest;
+use roadstead::repository::records::Records;
 use roadstead::repository::{Catalog, FileSettings, Workshop};
 use roadstead::secret::Secret;
 use roadstead::store::Store;
@@ -114,6 +115,9 @@ impl Mirror {
             default: config.default.clone(),
             hosts: HashMap::new(),
         };
+        let records = Records::open(store.clone(), Arc::clone(&metrics), config.records);
+        let records = records.await.unwrap();
+        records.write_in_background(&tasks);
         let api = Api::new(
             api::Config {
                 catalog: Catalog::open(workshop, settings).await.unwrap(),
@@ -121,6 +125,7 @@ impl Mirror {
                 limits: Arc::new(Limits::new(limits::Config::default())),
                 grace: Duration::ZERO,
                 open_writes: true,
+                records,
                 store,
                 external_url: None,
                 own_hosts: vec!["127.0.0.1:5000".to_owned()],

@@ -31,6 +31,13 @@ impl Wall {
         Some(Self(time.timestamp().as_millisecond()))
     }
 
+    /// So much earlier; not before the epoch.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        let ms = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(ms).max(0))
+    }
+
     /// How long after `earlier` this is; zero where the clock went backwards.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -45,6 +52,27 @@ impl fmt::Display for Wall {
             Err(_) => write!(f, "{}", self.0),
         }
     }
+}
+
+/// A duration as the configuration has it: `1500ms`, `30s`, `5m`, `72h`, `30d`.
+pub fn parse_span(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at_checked(end)?;
+    let factor: u64 = match unit.trim() {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    // A century is longer than anything here means, and keeps all arithmetic with instants in range.
+    let number: u64 = number.parse().ok()?;
+    number
+        .checked_mul(factor)
+        .map(Duration::from_millis)
+        .filter(|span| span.as_secs() <= 100 * 366 * 86_400)
 }
 
 /// Now, by the wall clock.

@@ -84,6 +84,8 @@ pub struct Metrics {
     pub request_seconds: Latencies,
     /// Requests that were over a limit on clients.
     pub limited: Family<LimitLabels, Counter>,
+    /// Requests for what is not here while no upstream could be asked.
+    pub missing: Family<RepositoryLabels, Counter>,
     /// Requests sent upstream.
     pub upstream_requests: Family<UpstreamLabels, Counter>,
     /// Body bytes that came from upstream.
@@ -149,6 +151,7 @@ impl Metrics {
             client_bytes: Family::default(),
             request_seconds: Family::new_with_constructor(latencies),
             limited: Family::default(),
+            missing: Family::default(),
             upstream_requests: Family::default(),
             upstream_bytes: Family::default(),
             upstream_seconds: Family::new_with_constructor(latencies),
@@ -199,6 +202,11 @@ impl Metrics {
             "limited_requests",
             "Requests that were over a limit on clients",
             metrics.limited.clone(),
+        );
+        r.register(
+            "missing",
+            "Requests for what is not here while no upstream could be asked",
+            metrics.missing.clone(),
         );
         r.register(
             "upstream_requests",

@@ -34,6 +34,7 @@ pub(super) fn action(method: &Method, route: &Route) -> Option<&'static str> {
         Route::Pins => Some("pin"),
         Route::Tokens { .. } => Some("token"),
         Route::Verification => Some("verify"),
+        Route::Missing => Some("missing"),
         Route::Live
         | Route::Ready
         | Route::Metrics
@@ -42,6 +43,7 @@ pub(super) fn action(method: &Method, route: &Route) -> Option<&'static str> {
         | Route::Audit
         | Route::Quota
         | Route::Explain
+        | Route::Pulls
         | Route::Token { .. } => None,
         Route::Carry(carry) => match carry {
             Carry::Export => Some("export"),
@@ -90,6 +92,8 @@ mod tests {
             (Method::PUT, "/api/repositories/dev", Some("configure")),
             (Method::POST, "/api/search/aql", None),
             (Method::POST, "/admin/tags/dev/a/1", Some("tag")),
+            (Method::DELETE, "/admin/missing", Some("missing")),
+            (Method::GET, "/admin/missing", None),
             (Method::POST, "/v2/token", None),
         ] {
             let route = route::parse(path).unwrap();

@@ -9,6 +9,7 @@ mod artifactory;
 mod audited;
 mod error;
 mod forwarded;
+mod paging;
 mod record;
 mod respond;
 mod route;
@@ -31,6 +32,7 @@ use crate::auth::{Auth, Identity};
 use crate::body::{self, Body, Chunks};
 use crate::limits::{Limits, Passage};
 use crate::recent::recent;
+use crate::repository::records::Records;
 use crate::repository::{
     Ask, Catalog, Chosen, Key, Repository, Snapshot, Target, Unresolved, choose, resolve,
 };
@@ -79,6 +81,8 @@ pub struct Config {
     pub open_writes: bool,
     /// What stands on record, by whom; properties.
     pub store: Store,
+    /// What was pulled, and what was missing.
+    pub records: Records,
     /// How long ago what `gc` removes must have been pushed, unless it is told otherwise.
     pub grace: Duration,
     /// How clients call this mirror, without a slash at the end.
@@ -276,6 +280,8 @@ impl Api {
             | Route::Pins
             | Route::Quota
             | Route::Explain
+            | Route::Pulls
+            | Route::Missing
             | Route::Tag { .. }
             | Route::Token { .. }
             | Route::Tokens { .. }
@@ -369,6 +375,8 @@ impl Api {
             Route::Pins => Box::pin(self.pins(call, record)).await,
             Route::Quota => self.quota(call, record),
             Route::Explain => Box::pin(self.explain(call, record)).await,
+            Route::Pulls => Box::pin(self.pulls(call, record)).await,
+            Route::Missing => Box::pin(self.missing(call, record)).await,
             Route::Tokens { name } => {
                 Box::pin(self.tokens(call, name.as_deref(), body, record)).await
             }

@@ -2,6 +2,7 @@
 //!
 //! The line is written when the last byte has gone or the client has left, so that it can say how many there were.
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -84,6 +85,12 @@ impl Record {
     pub(super) fn note_repository(&mut self, key: &str, kind: &'static str) {
         self.repository = Some(key.to_owned());
         self.kind = kind;
+    }
+
+    /// The address of the one who asks, as proxies that are trusted tell it; the same for all connections of theirs.
+    pub(super) fn client(&self) -> String {
+        let with_port: Result<SocketAddr, _> = self.peer.parse();
+        with_port.map_or_else(|_| self.peer.clone(), |address| address.ip().to_string())
     }
 
     /// What the request changes, for the audit.

@@ -43,6 +43,10 @@ pub(super) enum Route {
     Quota,
     /// `/admin/explain`
     Explain,
+    /// `/admin/pulls`
+    Pulls,
+    /// `/admin/missing`
+    Missing,
     /// `/admin/tokens[/<name>]`
     Tokens { name: Option<String> },
     /// `/admin/verify`
@@ -103,6 +107,8 @@ impl Route {
             | Self::Pins
             | Self::Quota
             | Self::Explain
+            | Self::Pulls
+            | Self::Missing
             | Self::Tag { .. }
             | Self::Tokens { .. }
             | Self::Carry(_)
@@ -144,6 +150,8 @@ impl Route {
             | Self::Pins
             | Self::Quota
             | Self::Explain
+            | Self::Pulls
+            | Self::Missing
             | Self::Collection
             | Self::Carry(_)
             | Self::Verification
@@ -160,6 +168,8 @@ impl Route {
             | Self::Pins
             | Self::Quota
             | Self::Explain
+            | Self::Pulls
+            | Self::Missing
             | Self::Collection
             | Self::Carry(_)
             | Self::Verification
@@ -195,6 +205,8 @@ impl Route {
             | Self::Pins
             | Self::Quota
             | Self::Explain
+            | Self::Pulls
+            | Self::Missing
             | Self::Tag { .. }
             | Self::Tokens { .. }
             | Self::Verification
@@ -216,6 +228,8 @@ pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
         "/admin/pins" => return Ok(Route::Pins),
         "/admin/quota" => return Ok(Route::Quota),
         "/admin/explain" => return Ok(Route::Explain),
+        "/admin/pulls" => return Ok(Route::Pulls),
+        "/admin/missing" => return Ok(Route::Missing),
         "/admin/tokens" => return Ok(Route::Tokens { name: None }),
         "/admin/verify" => return Ok(Route::Verification),
         _ => {}

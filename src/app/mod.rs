@@ -32,6 +32,7 @@ use crate::cache::Shared;
 use crate::config::Resolved;
 use crate::limits::Limits;
 use crate::overlay;
+use crate::repository::records::Records;
 use crate::repository::{Catalog, Definitions, FileSettings, Settings, Workshop};
 use crate::server::{self, Connection, Handler, ListenerConfig, RequestBody, Server};
 use crate::store::Store;
@@ -132,6 +133,8 @@ pub async fn run(
     let catalog = Catalog::open(workshop, file_settings(&config)).await?;
     catalog.collect_in_background(config.collection);
     catalog.keep_quotas_in_background();
+    let records = Records::open(store.clone(), Arc::clone(&metrics), config.records).await?;
+    records.write_in_background(&tasks);
     let (addresses, has_tls) = (server.addresses(), !config.tls.is_empty());
     let mut own_hosts: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     own_hosts.extend(
@@ -148,6 +151,7 @@ pub async fn run(
             limits: Arc::clone(&limits),
             open_writes: config.open_writes(),
             store: store.clone(),
+            records,
             grace: config.collection.grace,
             external_url: config
                 .external_url

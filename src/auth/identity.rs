@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::api_tokens::ApiToken;
+use super::pattern;
 use super::policy::{Right, Rights};
+use super::users::is_user_name;
 use crate::clock::Wall;
 
 /// What a token grants of one image; `catalog` is for lists of images.
@@ -45,6 +47,19 @@ pub struct Identity {
 
 /// What the owner of the process is called in records; no user can have this name.
 const OWNER: &str = "(owner)";
+
+/// What stands between a user's name and that of the API token they logged in with, where both are shown.
+const BY_TOKEN: &str = " (token ";
+
+/// Whether whoever records show so is one of these: a user by name, whatever they logged in with, or by a pattern where others vouch for the
+/// name.
+pub fn is_shown_as(shown: &str, names: &[String]) -> bool {
+    let by_token = shown.split_once(BY_TOKEN).map(|(user, _)| user);
+    // Others may vouch for any text.
+    let user = by_token.filter(|user| is_user_name(user)).unwrap_or(shown);
+    let is = |name: &String| name == user || pattern::names(name, user);
+    names.iter().any(is)
+}
 
 /// The key of a grant that is about no repository.
 const NO_KEY: &str = "";
@@ -141,7 +156,7 @@ impl Identity {
     /// The name for the log, with that of the API token.
     pub fn shown(&self) -> Cow<'_, str> {
         match &self.api_token {
-            Some(token) => format!("{} (token {})", self.subject(), token.name).into(),
+            Some(token) => format!("{}{BY_TOKEN}{})", self.subject(), token.name).into(),
             None => self.subject().into(),
         }
     }
@@ -180,5 +195,29 @@ impl Identity {
                     && grant.may.has(right)
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_shown_is_found_by_name() {
+        for (shown, name, expected) in [
+            ("ada", "ada", true),
+            ("ada (token ci)", "ada", true),
+            ("ada (token ci)", "ada (token ci)", false),
+            ("ada", "ad", false),
+            ("anonymous", "anonymous", true),
+            ("oidc:repo:org/app:x", "oidc:repo:org/*:x", true),
+            ("oidc:repo:org/app:x", "oidc:other/**", false),
+            // A name that somebody vouches for is no user's, whatever stands in it.
+            ("oidc:a (token b)", "oidc:a", false),
+        ] {
+            let found = is_shown_as(shown, &[name.to_owned()]);
+            assert_eq!(found, expected, "{shown} {name}");
+        }
+        assert!(!is_shown_as("ada", &[]));
     }
 }

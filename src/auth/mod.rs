@@ -31,7 +31,7 @@ pub use api_tokens::{
     ApiToken, ApiTokenError, ApiTokens, EXPIRES_DEFAULT, Made, Scope, TOKENS_MAX,
 };
 pub use attempts::Limited;
-pub use identity::{Grant, Identity, Voucher};
+pub use identity::{Grant, Identity, Voucher, is_shown_as};
 pub use policy::{On, Policy, PolicyError, Right, Rights, Rule, Who};
 pub use tokens::{Issued, TOKEN_MAX, TokenError};
 pub use users::{Table, UsersError, hash, is_user_name};
@@ -336,6 +336,12 @@ impl Auth {
         let scope = identity.api_token().map(|token| &token.scope);
         current.config.policy.decide(identity, key, image, right)
             && scope.is_none_or(|scope| scope.allows(key, image, right))
+    }
+
+    /// Whom a word means where records are asked for somebody: `@group` the members of one, else a user and the members of a group of that
+    /// name. `None` where there is no such group.
+    pub fn meant(&self, word: &str) -> Option<Vec<String>> {
+        self.current().config.policy.meant(word)
     }
 
     /// Whether the users file has somebody of that name.

@@ -278,6 +278,17 @@ impl Policy {
         self.rules.iter().any(|rule| rule.who.iter().any(is))
     }
 
+    /// Whom a word means where records are asked for somebody: `@group` the members of one, else a user and the members of a group of that
+    /// name. `None` where there is no such group. Who is in a group of an issuer is in its tokens alone, and not known later.
+    pub fn meant(&self, word: &str) -> Option<Vec<String>> {
+        let members = |group: &str| self.groups.get(group).map(|all| all.iter().cloned());
+        if let Some(group) = word.strip_prefix('@') {
+            return members(group).map(Iterator::collect);
+        }
+        let user = std::iter::once(word.to_owned());
+        Some(user.chain(members(word).into_iter().flatten()).collect())
+    }
+
     /// Whether any rule is about a group of an issuer.
     pub fn names_group(&self, group: &str) -> bool {
         let is = |who: &Who| matches!(who, Who::Group(named) if pattern::names(named, group));
@@ -376,6 +387,17 @@ mod tests {
         assert!(!policy.administers(&user(owner.subject())));
         assert!(!crate::auth::is_user_name(owner.subject()));
         assert!(policy.has_logins() && !Policy::default().has_logins());
+    }
+
+    #[test]
+    fn a_word_means_a_user_a_group_or_both() {
+        let policy = policy();
+        let meant = |word: &str| policy.meant(word);
+        let all = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(meant("@ci"), all(&["builder"]));
+        assert_eq!(meant("ci"), all(&["ci", "builder"]));
+        assert_eq!(meant("ada"), all(&["ada"]));
+        assert_eq!(meant("@ada"), None);
     }
 
     #[test]

@@ -204,6 +204,7 @@ pub(super) struct Storage {
     pub(super) min_free: Option<Size>,
     pub(super) collect_every: Option<Timeout>,
     pub(super) collect_grace: Option<Span>,
+    pub(super) records_keep: Option<Span>,
 }
 
 #[derive(Debug, Deserialize, Default)]

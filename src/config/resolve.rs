@@ -16,6 +16,7 @@ use super::file::{self, File};
 use super::units::{Span, Timeout};
 use crate::repository::{
     AllSettings, Key, LocalSettings, RemoteSettings, Settings, VirtualSettings, canonical_host,
+    records,
 };
 use crate::{auth, limits, overlay, server, store};
 
@@ -55,6 +56,8 @@ pub struct Resolved {
     pub auth: Option<auth::Config>,
     /// How what nothing refers to is collected.
     pub collection: overlay::Collection,
+    /// How long what was pulled, and what was missing, is known.
+    pub records: records::Config,
     /// What is allowed but perhaps not meant.
     pub warnings: Vec<String>,
 }
@@ -113,7 +116,9 @@ impl Resolved {
             (self.audit != other.audit, "audit.path"),
             (self.auth.is_some() != other.auth.is_some(), "auth"),
             (
-                self.storage != other.storage || self.collection != other.collection,
+                self.storage != other.storage
+                    || self.collection != other.collection
+                    || self.records != other.records,
                 "storage",
             ),
         ]
@@ -403,6 +408,9 @@ impl Reader<'_> {
             collection: overlay::Collection {
                 every: within(file.storage.collect_every, collection.every),
                 grace: span(file.storage.collect_grace, collection.grace),
+            },
+            records: records::Config {
+                keep: span(file.storage.records_keep, records::KEEP),
             },
             warnings,
             ..server

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::file;
 use super::resolve::{Bind, Reader, Resolved, span, within};
-use crate::repository::{AllSettings, Key};
+use crate::repository::{AllSettings, Key, records};
 use crate::{limits, overlay, server, store};
 
 impl Reader<'_> {
@@ -123,6 +123,7 @@ impl Reader<'_> {
             client_limits: limits::Config::default(),
             repositories: AllSettings::new(),
             collection: overlay::Collection::default(),
+            records: records::Config::default(),
             warnings: Vec::new(),
         })
     }

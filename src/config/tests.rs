@@ -137,6 +137,13 @@ fn a_file_that_names_a_repository_replaces_the_built_in_ones() {
         resolved.remotes().next().unwrap().cache.tag_ttl,
         Duration::ZERO
     );
+    assert_eq!(resolved.records.keep, Duration::from_secs(400 * 86_400));
+    let kept = load(Some("[storage]\nrecords_keep = \"0s\"\n"), None, &[]).unwrap();
+    assert!(kept.records.keep.is_zero());
+    assert_eq!(
+        kept.needs_restart(&load(None, None, &[]).unwrap()),
+        ["storage"]
+    );
     let other = load(Some("[storage]\nmax_size = \"1GiB\"\n"), None, &[]).unwrap();
     assert_eq!(
         (other.remotes().count(), other.storage.max_size),

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
+pub use crate::clock::parse_span;
+
 /// A number of bytes: `"20GiB"`, `"500MB"`, or a plain number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Size(pub(super) u64);
@@ -53,24 +55,6 @@ pub fn parse_size(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.checked_mul(factor)
-}
-
-/// A duration as the configuration has it.
-pub fn parse_span(text: &str) -> Option<Duration> {
-    let (number, unit) = split(text)?;
-    let factor: u64 = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    // A century is longer than anything here means, and keeps all arithmetic with instants in range.
-    number
-        .checked_mul(factor)
-        .map(Duration::from_millis)
-        .filter(|span| span.as_secs() <= 100 * 366 * 86_400)
 }
 
 fn split(text: &str) -> Option<(u64, &str)> {

@@ -66,6 +66,11 @@ impl Page {
 }
 
 impl Next {
+    /// Where a list goes on that is cut elsewhere.
+    pub const fn new(n: usize, last: String) -> Self {
+        Self { n, last }
+    }
+
     /// How many entries the next page has at most.
     pub const fn n(&self) -> usize {
         self.n

@@ -17,6 +17,7 @@ mod member;
 mod pins;
 mod promote;
 mod quotas;
+pub mod records;
 mod resolve;
 mod settings;
 mod virtuals;

@@ -85,7 +85,12 @@ impl Misses {
                 } else {
                     nothing
                 };
-                self.absence.get_or_insert(error);
+                // Nobody has asked the one that may not be asked: that says more than that the others do not have it.
+                if error.is_offline() {
+                    self.absence = Some(error);
+                } else {
+                    self.absence.get_or_insert(error);
+                }
             }
             // It has been logged where it was decided.
             Verdict::Failed if error.is_refusal() => {

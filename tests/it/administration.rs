@@ -6,8 +6,10 @@ use crate::access::{guarded, guarded_with};
 use crate::support::image::{self, Flavour};
 use crate::support::{Mirror, Remote, Upstream, free_port, raw};
 
-const ADMINISTRATION: [&str; 6] = [
+const ADMINISTRATION: [&str; 8] = [
     "/admin/audit",
+    "/admin/pulls",
+    "/admin/missing",
     "/admin/quota",
     "/admin/tags/dev-local/team/app/1",
     "/api/repositories",
@@ -104,6 +106,8 @@ async fn by_no_other_listener() {
         ("/metrics", 200),
         ("/admin/audit", 401),
         ("/admin/quota", 401),
+        ("/admin/pulls", 401),
+        ("/admin/missing", 401),
         ("/admin/tags/dev-local/team/app/1", 401),
         ("/v2/", 404),
         ("/v2/token", 404),

@@ -1,10 +1,12 @@
-//! `/admin/…`: what was done, by whom, what tags meant over time, what is left of pull quotas, why a pull does what it does, what is pinned, API tokens, and housekeeping.
+//! `/admin/…`: what was done, by whom, what was pulled and what was missing, what tags meant over time, what is left of pull quotas, why a pull does what it does, what is pinned, API tokens, and housekeeping.
 
 mod audit;
 mod carry;
 mod explain;
 mod housekeeping;
+mod missing;
 mod pins;
+mod pulls;
 mod quota;
 mod tags;
 mod tokens;

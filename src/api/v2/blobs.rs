@@ -11,18 +11,33 @@ use crate::body::Body;
 use crate::cache::{HOLD_BACK, OpenBlob, Promise};
 use crate::oci::media_type::OCTET_STREAM;
 use crate::oci::range::{ByteRange, ContentRange, RangeHeader, RangeSpec, Resolved};
-use crate::oci::{Digest, ErrorCode, Name};
+use crate::oci::{Digest, ErrorCode, Name, Reference};
 use crate::overlay;
-use crate::repository::Repository;
+use crate::repository::records::{Asked, Records};
+use crate::repository::{Key, Repository};
 
 pub(super) async fn blob(
     call: &Call<'_>,
-    (repository, may_push): (&Repository, bool),
+    (repository, may_push, records): (&Repository, bool, &Records),
     name: &Name,
     digest: &Digest,
     record: &mut Record,
 ) -> Result<Response<Body>, ApiError> {
-    let failed = |error| ApiError::from_repository(error, ErrorCode::BlobUnknown);
+    let who = call.identity.shown();
+    let client = record.client();
+    let reference = Reference::Digest(digest.clone());
+    let asked = Asked {
+        repository: repository.key(),
+        image: name,
+        reference: &reference,
+        is_blob: true,
+        who: &who,
+        client: &client,
+    };
+    let failed = |error| {
+        records.missed(&asked, &error);
+        ApiError::from_repository(error, ErrorCode::BlobUnknown)
+    };
     if *call.method == Method::HEAD {
         let found = repository.stat_blob(&call.hops, name, digest).await;
         let found = found.map_err(|error| {
@@ -30,10 +45,14 @@ pub(super) async fn blob(
             let is_question_of_a_push = may_push
                 && matches!(repository, Repository::Virtual(_))
                 && repository.writable(name).is_some();
-            if is_question_of_a_push && error.is_outage() {
+            if !is_question_of_a_push {
+                return failed(error);
+            }
+            // Nobody lacks what is about to be pushed.
+            if error.is_outage() {
                 ApiError::from_overlay(overlay::Error::BlobUnknown)
             } else {
-                failed(error)
+                ApiError::from_repository(error, ErrorCode::BlobUnknown)
             }
         })?;
         let (size, status) = record.note_found(found);
@@ -67,13 +86,15 @@ pub(super) async fn blob(
         .await
         .map_err(failed)?;
     let open = record.note_found(found);
-    let asked = call
+    let member = record.member().map_or(asked.repository, Key::as_str);
+    records.served(&asked, (&call.there, member), digest, None);
+    let range = call
         .headers
         .get(header::RANGE)
         .and_then(|range| range.to_str().ok())
         .filter(|_| respond::range_counts(call.headers, digest))
         .and_then(RangeHeader::parse);
-    match (asked, open.size()) {
+    match (range, open.size()) {
         (Some(asked), Some(size)) => match asked.resolve(size) {
             Resolved::Whole => Ok(whole(&open, digest, record)),
             Resolved::Unsatisfiable => Err(ApiError::unsatisfiable(size, open.status())),

@@ -4,12 +4,13 @@ use http::{HeaderName, HeaderValue, Response, header};
 use serde_json::json;
 
 use super::super::error::ApiError;
+use super::super::paging::{link_next, parse_page};
 use super::super::record::Record;
 use super::super::{Api, Call, respond};
 use crate::body::Body;
 use crate::oci::media_type::OCI_INDEX;
 use crate::oci::page::{self, Page};
-use crate::oci::{Digest, ErrorCode, Name, link, referrers};
+use crate::oci::{Digest, ErrorCode, Name, referrers};
 use crate::repository::{Key, Repository};
 
 pub(super) async fn tags(
@@ -110,27 +111,4 @@ impl Api {
         link_next(call, &mut response, next.map(|next| next.query()));
         Ok(response)
     }
-}
-
-fn parse_page(call: &Call<'_>) -> Result<Page, ApiError> {
-    Page::parse(call.query.iter().map(|(key, value)| (key, value)))
-        .map_err(|error| ApiError::invalid(ErrorCode::PaginationNumberInvalid, error))
-}
-
-/// `Link: <…>; rel="next"`, relative to this host, with everything else that the request said.
-fn link_next(call: &Call<'_>, response: &mut Response<Body>, next: Option<String>) {
-    let Some(next) = next else { return };
-    let mut kept = url::form_urlencoded::Serializer::new(String::new());
-    kept.extend_pairs(
-        call.query
-            .iter()
-            .filter(|(key, _)| key != "n" && key != "last"),
-    );
-    let kept = kept.finish();
-    let separator = if kept.is_empty() { "" } else { "&" };
-    respond::set(
-        response.headers_mut(),
-        header::LINK,
-        &link::render_next(&format!("{}?{next}{separator}{kept}", call.path)),
-    );
 }

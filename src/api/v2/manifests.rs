@@ -8,11 +8,12 @@ use super::super::{Call, respond};
 use crate::body::Body;
 use crate::cache::Want;
 use crate::oci::{Accept, ErrorCode, Name, Reference};
-use crate::repository::Repository;
+use crate::repository::records::{Asked, Records};
+use crate::repository::{Key, Repository};
 
 pub(super) async fn manifest(
     call: &Call<'_>,
-    repository: &Repository,
+    (repository, records): (&Repository, &Records),
     name: &Name,
     reference: &Reference,
     record: &mut Record,
@@ -31,10 +32,37 @@ pub(super) async fn manifest(
     );
     let found = repository
         .manifest(&call.hops, name, reference, &accept, want)
-        .await
-        .map_err(|error| ApiError::from_repository(error, ErrorCode::ManifestUnknown))?;
+        .await;
+    let who = call.identity.shown();
+    let client = record.client();
+    let asked = Asked {
+        repository: repository.key(),
+        image: name,
+        reference,
+        is_blob: false,
+        who: &who,
+        client: &client,
+    };
+    let found = found.map_err(|error| {
+        records.missed(&asked, &error);
+        ApiError::from_repository(error, ErrorCode::ManifestUnknown)
+    })?;
     let opened = record.note_found(found);
     let unchanged = respond::not_modified(call.headers, &opened.told.digest);
+    let told = &opened.told;
+    let member = record.member().map_or(asked.repository, Key::as_str);
+    match want {
+        Want::Head => records.told(&asked, &told.digest),
+        Want::Body => {
+            let tag = if unchanged {
+                None
+            } else {
+                records.pulled(&asked, member, &told.digest, &told.media_type)
+            };
+            let by = (&*call.there, member);
+            records.served(&asked, by, &told.digest, tag.as_ref());
+        }
+    }
     let body = if unchanged {
         Body::empty()
     } else {

@@ -129,12 +129,14 @@ impl Api {
                     }
                     (parsed, _) => parsed?,
                 };
-                manifests::manifest(call, repository, image, &reference, record).await
+                let records = &self.config.records;
+                manifests::manifest(call, (repository, records), image, &reference, record).await
             }
             Endpoint::Blob { digest, .. } => {
                 let digest = parse_digest(digest)?;
                 let may_push = self.may(call, target.key.as_str(), image.as_str(), Right::Push);
-                blobs::blob(call, (repository, may_push), image, &digest, record).await
+                let from = (repository, may_push, &self.config.records);
+                blobs::blob(call, from, image, &digest, record).await
             }
             Endpoint::Tags { name } => lists::tags(call, repository, image, name, record).await,
             Endpoint::Referrers { digest, .. } => {

@@ -245,6 +245,41 @@ const MIGRATIONS: &[&str] = &["
     CREATE TRIGGER kept_blob_dropped AFTER DELETE ON blob WHEN old.pinned > 0 AND old.kind = 0 BEGIN
         UPDATE total SET kept = kept - old.size;
     END;
+","
+    -- What was pulled, by whom. parent: the index that it was chosen from; empty: none.
+    CREATE TABLE pull (
+        id         INTEGER PRIMARY KEY,
+        repo       TEXT NOT NULL,
+        name       TEXT NOT NULL,
+        reference  TEXT NOT NULL,
+        digest     TEXT NOT NULL,
+        parent     TEXT NOT NULL,
+        who        TEXT NOT NULL,
+        media_type TEXT NOT NULL,
+        platform   TEXT,
+        first      INTEGER NOT NULL,
+        last       INTEGER NOT NULL,
+        count      INTEGER NOT NULL,
+        UNIQUE (repo, name, reference, digest, parent, who)
+    );
+    CREATE INDEX pull_last ON pull (last);
+    CREATE INDEX pull_digest ON pull (digest);
+    -- What was asked for and could not be had. blob: 1 where it was asked for as a blob. under: the tag that means it.
+    CREATE TABLE missing (
+        id        INTEGER PRIMARY KEY,
+        repo      TEXT NOT NULL,
+        name      TEXT NOT NULL,
+        reference TEXT NOT NULL,
+        blob      INTEGER NOT NULL,
+        under     TEXT,
+        why       TEXT NOT NULL,
+        who       TEXT NOT NULL,
+        first     INTEGER NOT NULL,
+        last      INTEGER NOT NULL,
+        count     INTEGER NOT NULL,
+        UNIQUE (repo, name, reference, blob)
+    );
+    CREATE INDEX missing_last ON missing (last);
 "];
 
 /// Why a database file cannot serve as the index.

@@ -1,0 +1,144 @@
+//! `/admin/pulls`: what was pulled, and by whom.
+
+use http::Response;
+use serde::Serialize;
+use serde_json::json;
+
+use super::super::error::ApiError;
+use super::super::paging::{link_next, parse_page};
+use super::super::record::Record;
+use super::super::{Api, Call, respond};
+use crate::body::Body;
+use crate::clock::{self, Wall};
+use crate::oci::Digest;
+use crate::oci::page::{Next, PAGE_MAX};
+use crate::repository::records::place;
+use crate::store::index::{PullPlace, PulledRow};
+
+impl Api {
+    /// `GET /admin/pulls?since=&by=&repository=&n=&last=`: since a time or for so long (`30d`), by a user, `@group` or both of that name.
+    pub(in super::super) async fn pulls(
+        &self,
+        call: &Call<'_>,
+        record: &mut Record,
+    ) -> Result<Response<Body>, ApiError> {
+        self.administer(call, record, "GET")?;
+        let page = parse_page(call)?;
+        let most = page.n().unwrap_or(PAGE_MAX).min(PAGE_MAX);
+        let behind = page.last().map(parse_place).transpose()?;
+        let since = call.query("since").map(parse_since).transpose()?;
+        let by = call.query("by").map(|by| self.meant(by)).transpose()?;
+        let repository = call.query("repository").map(str::to_owned);
+        let records = &self.config.records;
+        let failed = |error| ApiError::failed(&error);
+        let wanted = records.wanted(since, repository, by.as_deref()).await;
+        let rows = records.page(wanted.map_err(failed)?, behind, most).await;
+        let rows = rows.map_err(failed)?;
+        let last = rows.last().filter(|_| rows.len() == most);
+        let next = last.map(|last| Next::new(most, place(last).join("/")).query());
+        let pulls: Vec<Told<'_>> = rows.iter().map(Told::of).collect();
+        let mut response = respond::json(&json!({ "pulls": pulls }));
+        link_next(call, &mut response, next);
+        Ok(response)
+    }
+
+    /// Whom a word means: a user, or the members of a group.
+    fn meant(&self, word: &str) -> Result<Vec<String>, ApiError> {
+        let Some(auth) = &self.config.auth else {
+            return Ok(vec![word.to_owned()]);
+        };
+        auth.meant(word).ok_or_else(|| {
+            ApiError::bad_request(format!(
+                "by: [auth.groups] has no group `{}`; who is in a group of an issuer is not kept",
+                word.trim_start_matches('@')
+            ))
+        })
+    }
+}
+
+/// A pull as it is told.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told<'a> {
+    repository: &'a str,
+    image: &'a str,
+    reference: &'a str,
+    digest: String,
+    media_type: &'a str,
+    /// What the index that it was chosen from says of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    platform: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    child_of: Vec<String>,
+    by: &'a [String],
+    count: u64,
+    first: String,
+    last: String,
+}
+
+impl<'a> Told<'a> {
+    fn of(row: &'a PulledRow) -> Self {
+        Self {
+            repository: &row.repo,
+            image: &row.name,
+            reference: &row.reference,
+            digest: row.digest.to_string(),
+            media_type: &row.media_type,
+            platform: row.platform.as_deref(),
+            child_of: row.parents.iter().map(Digest::to_string).collect(),
+            by: &row.by,
+            count: row.count,
+            first: row.first.to_string(),
+            last: row.last.to_string(),
+        }
+    }
+}
+
+/// So long ago, or since then.
+fn parse_since(text: &str) -> Result<Wall, ApiError> {
+    let ago = clock::parse_span(text).map(|span| clock::now().before(span));
+    ago.or_else(|| Wall::parse(text)).ok_or_else(|| {
+        ApiError::bad_request(
+            "since is a duration such as 30d or 12h, or a time such as 2026-11-21 or 2026-11-21T08:00:00Z",
+        )
+    })
+}
+
+/// `<repository>/<image>/<reference>/<digest>`: the image alone has slashes in it.
+fn parse_place(text: &str) -> Result<PullPlace, ApiError> {
+    let place = || {
+        let (repository, rest) = text.split_once('/')?;
+        let (rest, digest) = rest.rsplit_once('/')?;
+        let (image, reference) = rest.rsplit_once('/')?;
+        Some([repository, image, reference, digest].map(str::to_owned))
+    };
+    place().ok_or_else(|| {
+        ApiError::bad_request("last is what the link to the next page says, as it stands there")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_page_begins_is_written_and_read() {
+        let place = ["hub", "library/nginx", "1.27", "sha256:00"].map(str::to_owned);
+        assert_eq!(parse_place(&place.join("/")).unwrap(), place);
+        for wrong in ["", "a", "a/b", "a/b/c"] {
+            assert!(parse_place(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn since_is_a_time_or_a_while() {
+        let day = parse_since("1d").unwrap();
+        let passed = clock::now().since(day).as_secs();
+        assert!((86_400..86_460).contains(&passed), "{passed}");
+        assert_eq!(
+            parse_since("1970-01-02").unwrap(),
+            Wall::from_ms(86_400_000)
+        );
+        assert!(parse_since("yesterday").is_err() && parse_since("30").is_err());
+    }
+}
