@@ -1,9 +1,17 @@
 //! `roadstead check`
 
-use super::output;
+use std::time::Duration;
+
+use http::Method;
+use serde_json::Value;
+
+use super::{output, owner};
 use crate::app;
 use crate::config::Resolved;
 use crate::repository::{Chosen, resolve};
+
+/// How long a mirror that runs is waited for: what it says comes on top.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Prints what the configuration means: listeners, repositories, and where a few names lead.
 pub(super) fn run(config: &Resolved) {
@@ -105,4 +113,20 @@ pub(super) fn run(config: &Resolved) {
             Err(error) => output::line(&format!("/v2/{name}/manifests/{tag}: {error}")),
         }
     }
+    if let Ok(missing @ 1..) = super::block_on(missing(config)) {
+        output::line(&format!(
+            "missing: {missing} of what clients asked for; `roadstead missing` lists the images"
+        ));
+    }
+}
+
+/// How much is missing, where a mirror runs that can say so; a store that nobody has open stays closed.
+async fn missing(config: &Resolved) -> anyhow::Result<u64> {
+    let Some(owner) = owner::at_once(&config.storage.path)? else {
+        return Ok(0);
+    };
+    let asked = owner.ask(Method::GET, "/admin/missing?n=0", None);
+    let told = tokio::time::timeout(PATIENCE, asked).await??;
+    let total = told.get("total").and_then(Value::as_u64);
+    Ok(total.unwrap_or_default())
 }

@@ -9,6 +9,7 @@ mod images;
 mod import;
 mod inventory;
 mod log;
+mod missing;
 mod output;
 mod owner;
 mod pin;
@@ -72,6 +73,8 @@ enum Command {
     Inventory(inventory::Arguments),
     /// Explain where an image leads, who may pull it, and what a pull would do now
     Explain(explain::Arguments),
+    /// List the images that clients asked for and did not get, because no upstream could be asked
+    Missing(missing::Arguments),
     /// Show what is left of the upstreams' pull quotas, as they last told
     Quota(quota::Arguments),
     /// Fetch images whole and keep them, whatever else is evicted
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
         Command::Quota(arguments) => {
             loaded(&cli, audit, |here| quota::run(&here.config, arguments))
         }
+        Command::Missing(arguments) => loaded(&cli, audit, |here| missing::run(here, arguments)),
         Command::Pin(arguments) => loaded(&cli, audit, |here| pin::pin(here, arguments)),
         Command::Unpin(arguments) => loaded(&cli, audit, |here| pin::unpin(here, arguments)),
         Command::Pins(arguments) => loaded(&cli, audit, |here| pin::list(here, arguments)),

@@ -213,6 +213,22 @@ impl Owner {
         target: &str,
         body: Option<&Value>,
     ) -> anyhow::Result<Value> {
+        let answer = self.read(method, target, body).await?;
+        match answer.as_ref() {
+            [] => Ok(Value::Null),
+            text => serde_json::from_slice(text).with_context(|| {
+                format!("process {} did not answer with what was expected", self.pid)
+            }),
+        }
+    }
+
+    /// The same for an answer in any form.
+    pub(super) async fn read(
+        &self,
+        method: Method,
+        target: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<Bytes> {
         let request = Request::builder()
             .method(method)
             .uri(target)
@@ -223,12 +239,7 @@ impl Owner {
             return Err(self.refused(response).await);
         }
         let answer = body::whole(body::chunks(response.into_body()), ANSWER_MAX).await;
-        match answer.with_context(|| self.silent())?.as_ref() {
-            [] => Ok(Value::Null),
-            text => serde_json::from_slice(text).with_context(|| {
-                format!("process {} did not answer with what was expected", self.pid)
-            }),
-        }
+        answer.with_context(|| self.silent())
     }
 
     /// Has work done that takes its time, and tells `line` how it goes. What it holds is let go when the answer is dropped.

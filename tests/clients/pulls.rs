@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::parts::{Daemon, Registry, TokenServer, run, tool};
@@ -52,10 +53,26 @@ async fn through_the_mirror(
                     "{round} {reference}: the client did not come through the mirror"
                 );
             }
+            assert_recorded(&mirror, tag, image).await;
         }
     }
     drop(client);
     assert!(tokens.given() > 0, "the token server was never asked");
+}
+
+/// However a client goes about it, the record has a pull of the tag; of an index, with a platform.
+async fn assert_recorded(mirror: &Mirror, tag: &str, image: &Image) {
+    let told = mirror.client().get("/admin/pulls").await.json();
+    let pulls = told["pulls"].as_array().unwrap();
+    let is_it = |pull: &&Value| pull["reference"] == tag && pull["digest"] == image.digest();
+    assert!(pulls.iter().any(|pull| is_it(&pull)), "{tag}: {told}");
+    let chosen = pulls.iter().find(|pull| {
+        let indexes = pull["childOf"].as_array();
+        indexes.is_some_and(|all| all.iter().any(|one| one == image.digest()))
+    });
+    if image.manifests.len() > 1 {
+        assert_eq!(chosen.unwrap()["platform"], "linux/amd64", "{told}");
+    }
 }
 
 /// A mirror that is the token server's `admin`, if this is the password.

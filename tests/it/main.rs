@@ -54,6 +54,7 @@ mod pulls;
 mod push;
 mod quota;
 mod ranges;
+mod records;
 mod repositories;
 mod secrets;
 mod security;
