@@ -117,6 +117,20 @@ pub struct H2Limits {
     pub ping_timeout: Duration,
 }
 
+/// How long the owner's commands may keep us waiting: a bundle goes to a slow medium, or comes from one, or its command was suspended.
+const OWNERS_PATIENCE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+impl Limits {
+    /// The same for whoever owns the process, who is not somebody that holds our resources up.
+    pub(super) fn of_owner(self) -> Self {
+        Self {
+            stalled_client: OWNERS_PATIENCE,
+            body_window: OWNERS_PATIENCE,
+            ..self
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -148,9 +148,14 @@ impl Server {
         let drain = self.limits.drain;
         let listens = !self.sockets.is_empty();
         let loops = self.sockets.into_iter().map(|socket| {
+            let limits = if socket.local().is_some() {
+                self.limits
+            } else {
+                self.limits.of_owner()
+            };
             let accept = Accept {
                 handler: Arc::clone(&handler),
-                limits: self.limits,
+                limits,
                 metrics: Arc::clone(&self.metrics),
                 transfers: transfers.clone(),
                 roster: Arc::clone(&roster),

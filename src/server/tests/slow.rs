@@ -1,15 +1,20 @@
 //! Clients that hold a connection and do nothing with it, in every state that a connection can be in.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::support::{
-    PATIENCE, SOON, eventually, get, get_last, limits, read_to_end, read_until, start,
+    PATIENCE, Probe, SOON, eventually, get, get_last, limits, read_to_end, read_until, start,
 };
-use crate::server::Limits;
 use crate::server::watch::{Reason, Verdict, Watch};
+use crate::server::{Config, Limits, Server};
+use crate::tasks::Tasks;
+use crate::telemetry::Metrics;
 
 #[tokio::test]
 async fn heads_have_a_deadline_wherever_they_stop() {
@@ -197,4 +202,43 @@ async fn a_client_that_takes_too_little_is_cut_off() {
         let cut = verdict == Verdict::Close(Reason::Stalled);
         assert_eq!(cut, is_cut, "{bytes} bytes a second");
     }
+}
+
+#[tokio::test]
+async fn the_owners_commands_may_take_their_time() {
+    let quick = Limits {
+        stalled_client: SOON,
+        body_window: SOON,
+        ..limits()
+    };
+    let (data, runtime) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let metrics = Arc::new(Metrics::new());
+    let config = Config {
+        listeners: Vec::new(),
+        limits: quick,
+    };
+    let mut server = Server::bind(config, Arc::clone(&metrics)).await.unwrap();
+    let path = server.listen_to_owner(data.path(), runtime.path(), 0);
+    let (path, shutdown, tasks) = (path.unwrap(), CancellationToken::new(), Tasks::new());
+    tasks.spawn("server", {
+        let (tasks, shutdown) = (tasks.clone(), shutdown.clone());
+        async move {
+            server
+                .run(Arc::new(Probe::default()), &tasks, shutdown)
+                .await
+        }
+    });
+    // Who is slow over TCP is cut after this long (`a_request_body_has_a_minimum_speed`).
+    let mut socket = UnixStream::connect(path).await.unwrap();
+    let head = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n\r\n";
+    socket.write_all(head.as_bytes()).await.unwrap();
+    tokio::time::sleep(SOON * 4).await;
+    socket.write_all(b"ab").await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("ab"),
+        "{answer}"
+    );
+    shutdown.cancel();
 }
