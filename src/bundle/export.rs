@@ -227,6 +227,14 @@ async fn fetch(
     found: &[(Sought, Gathered)],
     (pieces, carried): (&BTreeMap<Digest, Piece>, &[&Digest]),
 ) -> Result<(), ExportError> {
+    // A manifest that is asked for often may be in memory alone; as a blob nobody has it.
+    for (_, gathered) in found {
+        for one in &gathered.manifests {
+            if carried.binary_search(&&one.digest).is_ok() {
+                store.put(&one.digest, one.bytes.clone()).await?;
+            }
+        }
+    }
     let mut absent = Vec::new();
     for digest in carried {
         if store.open_blob(digest).await?.is_none()
