@@ -6,12 +6,12 @@ use futures_util::stream::{self, StreamExt as _};
 
 use super::archive::ImageRef;
 use super::asked::Asked;
-use super::list::{Image, ListError, Pick, PickError, Place, Referrers, Source, Wanted};
+use super::list::{Image, ListError, Pick, PickError, Place, Source, Wanted};
 use super::lock::{LockError, Locked};
 use super::progress::{Event, Progress};
 use crate::oci::{Digest, Name, Platform, Reference};
 use crate::repository::{
-    Error, GatherError, Gathered, Gathering, Key, Repository, Snapshot, Taken,
+    About, Error, GatherError, Gathered, Gathering, Key, Repository, Snapshot, Taken,
 };
 use crate::upstream::Hops;
 
@@ -34,7 +34,7 @@ pub struct Sought {
     /// What is taken of an index.
     pub taken: Taken,
     /// What comes along.
-    pub referrers: Referrers,
+    pub about: About,
     /// Where it was asked for.
     pub source: Source,
 }
@@ -171,7 +171,7 @@ impl Search<'_> {
             hops: self.hops,
             from: (&sought.repository, &sought.name),
             taken: &sought.taken,
-            referrers: &sought.referrers,
+            about: &sought.about,
         };
         let gathered = gathering.run(&sought.reference).await;
         (sought, gathered)
@@ -222,7 +222,7 @@ impl Search<'_> {
                 name: name.clone(),
                 reference,
                 taken: Taken::Platforms(wanted.platforms.clone()),
-                referrers: wanted.referrers.clone(),
+                about: About::Listed(wanted.referrers.clone()),
                 source: wanted.source.clone(),
             })
         };
@@ -263,10 +263,9 @@ impl Search<'_> {
             name,
             reference,
             taken: Taken::These(children),
-            referrers: if locked.referrers {
-                Referrers::All
-            } else {
-                Referrers::None
+            about: About::These {
+                manifests: locked.referrers.clone(),
+                tags: locked.tags.clone(),
             },
             source: source.clone(),
         })
@@ -282,7 +281,8 @@ pub fn locked(gathered: &Gathered) -> Option<Locked> {
         media_type: top.media_type.clone(),
         size: top.bytes.len() as u64,
         blobs: gathered.blobs.iter().map(|blob| blob.size).sum(),
-        referrers: gathered.has_referrers,
+        referrers: gathered.referrers.clone(),
+        tags: gathered.tags.iter().cloned().collect(),
         platforms,
     })
 }

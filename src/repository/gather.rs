@@ -38,7 +38,7 @@ pub struct Gathering<'a> {
     /// What is taken of an index.
     pub taken: &'a Taken,
     /// What else comes along.
-    pub referrers: &'a Selection,
+    pub about: &'a About,
 }
 
 /// What is taken of an index.
@@ -54,6 +54,20 @@ impl Default for Taken {
     fn default() -> Self {
         Self::Platforms(Vec::new())
     }
+}
+
+/// What comes along because it is about the image: signatures, attestations and the like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum About {
+    /// What upstream lists, as far as it is chosen.
+    Listed(Selection),
+    /// Exactly this, each of which must be there. Nobody is asked for a list, so that what was added since stays out.
+    These {
+        /// Manifests that refer to it.
+        manifests: BTreeSet<Digest>,
+        /// What stood under tags made of a digest.
+        tags: BTreeMap<Tag, Digest>,
+    },
 }
 
 /// Why an image is not gathered.
@@ -127,8 +141,8 @@ pub struct Gathered {
     pub platforms: BTreeSet<(Platform, Digest)>,
     /// What is kept under tags that are made of a digest of it: cosign's, and the referrers' fallback.
     pub tags: Vec<(Tag, Digest)>,
-    /// Whether any manifest is there that is about another one.
-    pub has_referrers: bool,
+    /// Those of the manifests that are there because a list of referrers names them.
+    pub referrers: BTreeSet<Digest>,
 }
 
 impl Gathered {
@@ -198,7 +212,7 @@ impl Gathering<'_> {
             repository: &repository,
             name,
             choice: self.taken.clone(),
-            with_referrers: *self.referrers != Selection::None,
+            with_referrers: *self.about != About::Listed(Selection::None),
             met: BTreeSet::new(),
             there: BTreeSet::new(),
             seen: HashSet::new(),
@@ -211,10 +225,16 @@ impl Gathering<'_> {
         let digest = top.digest.clone();
         walk.all_of(top, None, 0).await?;
         walk.all_met()?;
-        let (mut tags, mut has_referrers) = (Vec::new(), false);
-        if *self.referrers != Selection::None {
-            (tags, has_referrers) = walk.about(self.referrers).await?;
-        }
+        let (tags, referrers) = match self.about {
+            About::Listed(Selection::None) => (Vec::new(), BTreeSet::new()),
+            About::Listed(selection) => walk.listed(selection).await?,
+            About::These { manifests, tags } => {
+                walk.these(manifests, tags).await?;
+                let tags = tags.iter();
+                let tags = tags.map(|(tag, digest)| (tag.clone(), digest.clone()));
+                (tags.collect(), manifests.clone())
+            }
+        };
         let Walk {
             manifests,
             blobs,
@@ -228,7 +248,7 @@ impl Gathering<'_> {
             blobs,
             platforms: taken,
             tags,
-            has_referrers,
+            referrers,
             repository,
         })
     }
@@ -457,14 +477,28 @@ impl Walk<'_> {
         })
     }
 
-    /// Takes what is about the manifests that were taken: referrers, and what stands under tags made of a digest. Answers those tags, and whether
-    /// there was any of it.
-    async fn about(
+    /// Takes what is known to be about them, by digest.
+    async fn these(
+        &mut self,
+        manifests: &BTreeSet<Digest>,
+        tags: &BTreeMap<Tag, Digest>,
+    ) -> Result<(), GatherError> {
+        for digest in manifests.iter().chain(tags.values()) {
+            if !self.seen.contains(digest) {
+                let read = self.read(digest).await?;
+                self.whole(read).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what is about the manifests that were taken: referrers, and what stands under tags made of a digest. Answers those tags, and what
+    /// was listed.
+    async fn listed(
         &mut self,
         selection: &Selection,
-    ) -> Result<(Vec<(Tag, Digest)>, bool), GatherError> {
-        let mut tags = Vec::new();
-        let before_all = self.manifests.len();
+    ) -> Result<(Vec<(Tag, Digest)>, BTreeSet<Digest>), GatherError> {
+        let (mut tags, mut listed) = (Vec::new(), BTreeSet::new());
         let mut queue: VecDeque<Digest> = self
             .manifests
             .iter()
@@ -487,7 +521,10 @@ impl Walk<'_> {
                 }
                 match self.read(referrer.digest()).await {
                     Err(GatherError::Piece(_, error)) if error.is_absence() => {}
-                    read => self.whole(read?).await?,
+                    read => {
+                        self.whole(read?).await?;
+                        listed.insert(referrer.digest().clone());
+                    }
                 }
             }
             if *selection == Selection::All {
@@ -502,8 +539,7 @@ impl Walk<'_> {
             let new = self.manifests.get(before..).unwrap_or_default();
             queue.extend(new.iter().map(|one| one.digest.clone()));
         }
-        let any = self.manifests.len() > before_all || !tags.is_empty();
-        Ok((tags, any))
+        Ok((tags, listed))
     }
 
     /// Takes a manifest with all platforms.

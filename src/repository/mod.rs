@@ -27,7 +27,7 @@ pub use declared::{Class, Declared, FieldError, shown};
 pub use definitions::{Definition, Definitions, canonical_host};
 pub use explain::{Access, By, ExplainError, Explanation, Question, State, explain};
 pub use gather::{
-    GatherError, Gathered, GatheredBlob, GatheredManifest, Gathering, MANIFEST_BYTES_MAX,
+    About, GatherError, Gathered, GatheredBlob, GatheredManifest, Gathering, MANIFEST_BYTES_MAX,
     MANIFESTS_MAX, Taken, bring,
 };
 pub use image::{Found, Repository};

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::catalog::Snapshot;
 use super::explain::{ExplainError, Meant, Question, meant};
-use super::gather::{GatherError, Gathered, Gathering, Taken, bring};
+use super::gather::{About, GatherError, Gathered, Gathering, Taken, bring};
 use super::image::Repository;
 use super::{Error, Key};
 use crate::cache::{self, KeepError, KeptImage, KeptManifest, PullThrough};
@@ -133,7 +133,7 @@ impl Pinning<'_> {
             hops: self.hops,
             from: (repository, name),
             taken: &self.taken,
-            referrers: &Selection::None,
+            about: &About::Listed(Selection::None),
         };
         let gathered = gathering.run(&reference).await?;
         let remote = match &gathered.repository {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{Lock, Locked};
-use crate::oci::{Digest, Platform};
+use crate::oci::{Digest, Platform, Tag};
 
 /// How many hex digits of a digest people are shown.
 const SHOWN: usize = 12;
@@ -118,15 +118,24 @@ fn differences(from: &Locked, to: &Locked) -> Vec<String> {
             Some(_) => {}
         }
     }
-    if from.referrers != to.referrers {
-        found.push(
-            if to.referrers {
-                "with referrers"
-            } else {
-                "without referrers"
+    let new = to.referrers.difference(&from.referrers).count();
+    let gone = from.referrers.difference(&to.referrers).count();
+    for (count, how) in [(new, "more"), (gone, "fewer")] {
+        if count > 0 {
+            let plural = if count == 1 { "" } else { "s" };
+            found.push(format!("{count} referrer{plural} {how}"));
+        }
+    }
+    let tags: BTreeSet<&Tag> = from.tags.keys().chain(to.tags.keys()).collect();
+    for tag in tags {
+        match (from.tags.get(tag), to.tags.get(tag)) {
+            (None, Some(_)) => found.push(format!("with the tag {tag}")),
+            (Some(_), None) => found.push(format!("without the tag {tag}")),
+            (Some(was), Some(is)) if was != is => {
+                found.push(format!("{tag}: {} is now {}", short(was), short(is)));
             }
-            .to_owned(),
-        );
+            _ => {}
+        }
     }
     match to.blobs.cmp(&from.blobs) {
         std::cmp::Ordering::Greater => found.push(format!("{} bytes more", to.blobs - from.blobs)),

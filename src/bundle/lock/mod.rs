@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use diff::{Change, Diff};
 
 use super::list::ListError;
-use crate::oci::{Digest, MediaType, Platform};
+use crate::oci::{Digest, MediaType, Platform, Tag};
 
 /// The version of the format that this program reads and writes.
 pub const VERSION: i64 = 1;
@@ -46,8 +46,10 @@ pub struct Locked {
     pub size: u64,
     /// How many bytes all blobs have together, each counted once, of the platforms below.
     pub blobs: u64,
-    /// Whether signatures and the like come along.
-    pub referrers: bool,
+    /// The manifests that come along because they are about it: signatures and the like.
+    pub referrers: BTreeSet<Digest>,
+    /// What stood under tags that are made of a digest of it (cosign's `sha256-….sig`).
+    pub tags: BTreeMap<Tag, Digest>,
     /// The manifests that are taken, with their platforms, of which several may be the same (`unknown/unknown` of attestations) or empty. None where
     /// the reference is no index.
     pub platforms: BTreeSet<(Platform, Digest)>,

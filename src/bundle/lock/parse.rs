@@ -1,6 +1,6 @@
 //! A lock out of a text: every key known, every value checked, each error with its line.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use super::{LOCK_MAX, Lock, Locked, VERSION};
 use crate::bundle::list::{Image, ListError, Place, is_host};
 use crate::diagnosis::{Problem, of_toml};
 use crate::oci::platform::PlatformError;
-use crate::oci::{Digest, MediaType, Name, Platform};
+use crate::oci::{Digest, MediaType, Name, Platform, Tag};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,8 +34,16 @@ struct Entry {
     media_type: Spanned<String>,
     size: u64,
     blobs: u64,
-    referrers: bool,
+    referrers: Vec<Spanned<String>>,
+    tags: Vec<EntryTag>,
     platforms: Vec<EntryPlatform>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EntryTag {
+    tag: Spanned<String>,
+    digest: Spanned<String>,
 }
 
 #[derive(Deserialize)]
@@ -155,12 +163,32 @@ fn locked(entry: &Entry) -> Result<Locked, Problem> {
             return Err(wrong(one.platform.span(), title, "leave one of them out"));
         }
     }
+    let mut referrers = BTreeSet::new();
+    for one in &entry.referrers {
+        if !referrers.insert(digest(one)?) {
+            let title = format!("the referrer `{}` stands twice", one.get_ref());
+            return Err(wrong(one.span(), title, "leave one of them out"));
+        }
+    }
+    let mut tags = BTreeMap::new();
+    for one in &entry.tags {
+        let text = one.tag.get_ref();
+        let tag = Tag::parse(text).map_err(|error| {
+            let title = format!("`{text}` is no tag");
+            wrong(one.tag.span(), title, error.to_string())
+        })?;
+        if tags.insert(tag, digest(&one.digest)?).is_some() {
+            let title = format!("the tag `{text}` stands twice");
+            return Err(wrong(one.tag.span(), title, "leave one of them out"));
+        }
+    }
     Ok(Locked {
         digest: digest(&entry.digest)?,
         media_type,
         size: entry.size,
         blobs: entry.blobs,
-        referrers: entry.referrers,
+        referrers,
+        tags,
         platforms,
     })
 }

@@ -1,9 +1,11 @@
 #![allow(clippy::disallowed_methods, reason = "tests read their fixtures")]
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use proptest::prelude::*;
 
 use super::{Lock, Locked};
-use crate::oci::{Digest, MediaType, Platform};
+use crate::oci::{Digest, MediaType, Platform, Tag};
 
 fn fixture() -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/lists/images.lock");
@@ -20,7 +22,8 @@ fn locked(letter: char) -> Locked {
         media_type: MediaType::parse("application/vnd.oci.image.index.v1+json").unwrap(),
         size: 1,
         blobs: 100,
-        referrers: false,
+        referrers: BTreeSet::new(),
+        tags: BTreeMap::new(),
         platforms: [(Platform::new("linux", "amd64"), digest(letter))].into(),
     }
 }
@@ -36,10 +39,11 @@ fn a_lock_is_the_same_to_the_byte() {
         (
             nginx.size,
             nginx.blobs,
-            nginx.referrers,
+            nginx.referrers.len(),
+            nginx.tags.len(),
             nginx.platforms.len()
         ),
-        (10_229, 73_400_320, true, 4)
+        (10_229, 73_400_320, 2, 1, 4)
     );
     // However it was ordered and spaced before.
     let (head, images) = text.split_once("\n[[image]]").unwrap();
@@ -90,18 +94,26 @@ fn what_is_wrong_with_a_lock_is_shown_with_its_line() {
             "is no media type",
             7,
         ),
-        ("linux/amd64", "linux amd64", "is no platform", 12),
+        ("sha256:11111", "sha256:1111", "is no digest", 11),
+        (
+            "sha256:1111111111111111111111111111111111111111111111111111111111111111",
+            "sha256:2222222222222222222222222222222222222222222222222222222222222222",
+            "stands twice",
+            12,
+        ),
+        (".sig\"", "/sig\"", "is no tag", 15),
+        ("linux/amd64", "linux amd64", "is no platform", 18),
         (
             "sha256:eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee",
             "sha256:dddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd",
             "stands twice",
-            15,
+            21,
         ),
         (
             "ghcr.io/team/app:v1@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
             nginx,
             "is locked twice",
-            19,
+            25,
         ),
     ] {
         assert!(text.contains(from), "{from}");
@@ -181,7 +193,8 @@ fn people_are_told_what_changed() {
         )
         .unwrap();
     let mut wider = Locked {
-        referrers: true,
+        referrers: [digest('1'), digest('2')].into(),
+        tags: [(Tag::parse("sha256-x.sig").unwrap(), digest('3'))].into(),
         blobs: 90,
         ..locked('e')
     };
@@ -192,7 +205,19 @@ fn people_are_told_what_changed() {
         "- ghcr.io/a:gone: sha256:aaaaaaaaaaaa\n\
          + ghcr.io/b:new: sha256:bbbbbbbbbbbb\n\
          ~ ghcr.io/d:moved: sha256:dddddddddddd is now sha256:111111111111, 50 bytes more\n\
-         ~ ghcr.io/e:wider: without linux/amd64, with linux/arm64, with referrers, 10 bytes less\n"
+         ~ ghcr.io/e:wider: without linux/amd64, with linux/arm64, 2 referrers more, with the tag sha256-x.sig, 10 bytes less\n"
+    );
+    let mut signed = later.clone();
+    let e = later.get("ghcr.io/e:wider").unwrap().clone();
+    let signed_again = Locked {
+        referrers: [digest('1')].into(),
+        tags: [(Tag::parse("sha256-x.sig").unwrap(), digest('4'))].into(),
+        ..e
+    };
+    signed.add("ghcr.io/e:wider", signed_again).unwrap();
+    assert_eq!(
+        signed.diff(&later).to_string(),
+        "~ ghcr.io/e:wider: 1 referrer fewer, sha256-x.sig: sha256:333333333333 is now sha256:444444444444\n"
     );
     let mut other = locked('c');
     other.platforms = [(Platform::new("linux", "amd64"), digest('9'))].into();
@@ -209,12 +234,21 @@ prop_compose! {
         letter in proptest::char::range('a', 'f'),
         size in 0..i64::MAX as u64,
         blobs in 0..i64::MAX as u64,
-        referrers: bool,
+        referrers in proptest::collection::btree_set(proptest::char::range('a', 'f'), 0..4),
+        tags in proptest::collection::btree_map("[a-z0-9_][a-z0-9_.-]{0,9}", proptest::char::range('a', 'f'), 0..4),
         platforms in proptest::collection::btree_set(("[a-z]{1,5}", "[a-z0-9]{1,5}", proptest::char::range('a', 'f')), 0..4),
     ) -> Locked {
         let platforms = platforms.into_iter();
         let platforms = platforms.map(|(os, architecture, letter)| (Platform::new(os, architecture), digest(letter)));
-        Locked { size, blobs, referrers, platforms: platforms.collect(), ..locked(letter) }
+        let tags = tags.into_iter().map(|(tag, letter)| (Tag::parse(&tag).unwrap(), digest(letter)));
+        Locked {
+            size,
+            blobs,
+            referrers: referrers.into_iter().map(digest).collect(),
+            tags: tags.collect(),
+            platforms: platforms.collect(),
+            ..locked(letter)
+        }
     }
 }
 

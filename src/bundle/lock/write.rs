@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Lock, VERSION};
-use crate::oci::Platform;
+use crate::oci::{Digest, Platform};
 
 pub(super) fn write(lock: &Lock) -> String {
     let mut text = format!(
@@ -13,30 +13,47 @@ pub(super) fn write(lock: &Lock) -> String {
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "\n[[image]]\nreference = {}\ndigest = {}\nmedia_type = {}\nsize = {}\nblobs = {}\nreferrers = {}\n",
+            "\n[[image]]\nreference = {}\ndigest = {}\nmedia_type = {}\nsize = {}\nblobs = {}\n",
             quoted(reference),
             quoted(&locked.digest.to_string()),
             quoted(locked.media_type.as_str()),
             locked.size,
             locked.blobs,
-            locked.referrers,
         );
-        if locked.platforms.is_empty() {
-            text.push_str("platforms = []\n");
-            continue;
-        }
-        text.push_str("platforms = [\n");
-        for (platform, digest) in &locked.platforms {
-            let _ = writeln!(
-                text,
-                "  {{ platform = {}, digest = {} }},",
-                quoted(&self::platform(platform)),
-                quoted(&digest.to_string()),
-            );
-        }
-        text.push_str("]\n");
+        let digests = locked.referrers.iter();
+        list(
+            &mut text,
+            "referrers",
+            digests.map(|digest| quoted(&digest.to_string())),
+        );
+        let tags = locked.tags.iter();
+        let tags = tags.map(|(tag, digest)| named("tag", tag.as_str(), digest));
+        list(&mut text, "tags", tags);
+        let platforms = locked.platforms.iter();
+        let platforms = platforms
+            .map(|(platform, digest)| named("platform", &self::platform(platform), digest));
+        list(&mut text, "platforms", platforms);
     }
     text
+}
+
+/// A line for each entry.
+fn list(text: &mut String, key: &str, entries: impl Iterator<Item = String>) {
+    let mut entries = entries.peekable();
+    if entries.peek().is_none() {
+        let _ = writeln!(text, "{key} = []");
+        return;
+    }
+    let _ = writeln!(text, "{key} = [");
+    for entry in entries {
+        let _ = writeln!(text, "  {entry},");
+    }
+    text.push_str("]\n");
+}
+
+fn named(key: &str, name: &str, digest: &Digest) -> String {
+    let digest = quoted(&digest.to_string());
+    format!("{{ {key} = {}, digest = {digest} }}", quoted(name))
 }
 
 /// A platform as text; one that says nothing is nothing.
