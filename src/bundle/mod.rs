@@ -8,5 +8,7 @@ pub mod import;
 pub mod inventory;
 pub mod list;
 pub mod lock;
+pub mod locking;
 pub mod progress;
+pub mod sync;
 mod waiting;

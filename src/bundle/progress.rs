@@ -50,6 +50,13 @@ pub enum Event {
         /// How many bytes it has, manifests and all.
         bytes: u64,
     },
+    /// Upstream wants to be left alone for a while.
+    Waiting {
+        /// How long.
+        seconds: u64,
+        /// What it said.
+        why: String,
+    },
     /// Something about one image went wrong.
     Trouble {
         /// Its full name, or what was written.

@@ -275,6 +275,7 @@ impl Owner {
                     | Event::Looking { .. }
                     | Event::Blob { .. }
                     | Event::Image { .. }
+                    | Event::Waiting { .. }
                     | Event::Trouble { .. }) => line(&event),
                 }
             }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::borrow::{DEPTH_MAX, tags_about};
 use super::image::Repository;
 use super::{Error, Found};
-use crate::cache::{self, OpenManifest, Promise, Reason, Want};
+use crate::cache::{self, OpenManifest, Outcome, Promise, Reason, Want};
 use crate::oci::manifest::{EdgeKind, Manifest, ManifestError};
 use crate::oci::referrers::Selection;
 use crate::oci::{Accept, Descriptor, Digest, MediaType, Name, Platform, Reference, Tag};
@@ -143,6 +143,8 @@ pub struct Gathered {
     pub tags: Vec<(Tag, Digest)>,
     /// Those of the manifests that are there because a list of referrers names them.
     pub referrers: BTreeSet<Digest>,
+    /// Those of the manifests that upstream was asked for: where pulls are counted, each of them was one.
+    pub fetched: BTreeSet<Digest>,
 }
 
 impl Gathered {
@@ -220,8 +222,9 @@ impl Gathering<'_> {
             manifests: Vec::new(),
             blobs: Vec::new(),
             taken: BTreeSet::new(),
+            fetched: BTreeSet::new(),
         };
-        let top = Walk::opened(what)?;
+        let top = walk.opened(what)?;
         let digest = top.digest.clone();
         walk.all_of(top, None, 0).await?;
         walk.all_met()?;
@@ -239,6 +242,7 @@ impl Gathering<'_> {
             manifests,
             blobs,
             taken,
+            fetched,
             ..
         } = walk;
         Ok(Gathered {
@@ -249,6 +253,7 @@ impl Gathering<'_> {
             platforms: taken,
             tags,
             referrers,
+            fetched,
             repository,
         })
     }
@@ -282,11 +287,15 @@ struct Walk<'a> {
     manifests: Vec<GatheredManifest>,
     blobs: Vec<GatheredBlob>,
     taken: BTreeSet<(Platform, Digest)>,
+    fetched: BTreeSet<Digest>,
 }
 
 impl Walk<'_> {
-    fn opened(opened: OpenManifest) -> Result<GatheredManifest, GatherError> {
+    fn opened(&mut self, opened: OpenManifest) -> Result<GatheredManifest, GatherError> {
         let digest = opened.told.digest;
+        if opened.status.outcome() == Outcome::Miss {
+            self.fetched.insert(digest.clone());
+        }
         let absent = || GatherError::Repository(overlay::Error::ManifestUnknown.into());
         let bytes = opened.bytes.ok_or_else(absent)?;
         let manifest = Manifest::parse(&bytes, Some(&opened.told.media_type))
@@ -299,11 +308,11 @@ impl Walk<'_> {
         })
     }
 
-    async fn read(&self, digest: &Digest) -> Result<GatheredManifest, GatherError> {
+    async fn read(&mut self, digest: &Digest) -> Result<GatheredManifest, GatherError> {
         let reference = Reference::Digest(digest.clone());
         let found = read(self.repository, self.hops, self.name, &reference).await;
         let found = found.map_err(|error| GatherError::Piece(digest.clone(), error))?;
-        Self::opened(found.what)
+        self.opened(found.what)
     }
 
     /// Takes a manifest and what it names. `platform` is what the index said of it, where it stands in one.
@@ -531,7 +540,7 @@ impl Walk<'_> {
                 for tag in tags_about(self.repository, self.hops, self.name, &digest).await? {
                     let reference = Reference::Tag(tag.clone());
                     let found = read(self.repository, self.hops, self.name, &reference).await?;
-                    let one = Self::opened(found.what)?;
+                    let one = self.opened(found.what)?;
                     tags.push((tag, one.digest.clone()));
                     self.whole(one).await?;
                 }

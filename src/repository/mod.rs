@@ -33,7 +33,7 @@ pub use gather::{
 pub use image::{Found, Repository};
 pub use key::{Key, KeyError};
 pub use member::Filter;
-pub use pins::{Pin, PinError, Pinning, pins, unpin};
+pub use pins::{Pin, PinError, Pinning, keep, pins, stays, unpin};
 pub use promote::{Promoted, Promotion};
 pub use quotas::{QuotaLine, quotas_written};
 pub use resolve::{Ask, Chosen, Target, Unresolved, choose, resolve, split_prefix};

@@ -2,7 +2,7 @@
 //!
 //! A name means what a pull of it means; what a virtual repository is asked for is kept by the member that answers.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
@@ -210,6 +210,52 @@ fn kept(gathered: &Gathered, blobs: Vec<Digest>) -> KeptImage {
         manifests: manifests.collect(),
         blobs,
     }
+}
+
+/// What is kept of an image, and by which references: itself, and what stands under tags made of a digest of it. Without the blobs that are
+/// `elsewhere`.
+pub fn stays(
+    gathered: &Gathered,
+    reference: &Reference,
+    elsewhere: &BTreeSet<Digest>,
+) -> Vec<(Reference, KeptImage)> {
+    let blobs = gathered.blobs.iter().map(|blob| &blob.digest);
+    let blobs: Vec<Digest> = blobs
+        .filter(|digest| !elsewhere.contains(*digest))
+        .cloned()
+        .collect();
+    let all = kept(gathered, blobs);
+    let about = gathered.tags.iter().map(|(tag, digest)| {
+        let closure: HashSet<Digest> = gathered.closure(digest).into_iter().collect();
+        let mut image = all.clone();
+        image.digest = digest.clone();
+        image.manifests.retain(|one| closure.contains(&one.digest));
+        image.blobs.retain(|one| closure.contains(one));
+        (Reference::Tag(tag.clone()), image)
+    });
+    let about: Vec<_> = about.collect();
+    [(reference.clone(), all)]
+        .into_iter()
+        .chain(about)
+        .collect()
+}
+
+/// Keeps an image, all of which is here, on behalf of `who`. Its tag means it from now on, unless it is frozen, until upstream says otherwise.
+pub async fn keep(
+    remote: &PullThrough,
+    (name, reference): (&Name, &Reference),
+    image: &KeptImage,
+    who: &str,
+) -> Result<(), PinError> {
+    let place = (name, reference);
+    let event = event("keep", who, remote.key(), place, Some(&image.digest));
+    let moves_tag = match reference {
+        Reference::Tag(tag) => remote.pinned(name, tag).is_none(),
+        Reference::Digest(_) => false,
+    };
+    Ok(remote
+        .keep(name, reference, image, moves_tag, event)
+        .await?)
 }
 
 fn event(

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use serde_json::Value;
 
@@ -160,6 +162,21 @@ impl PullThrough {
         ];
         shared.store.commit_changes(changes).await?;
         Ok(true)
+    }
+
+    /// Whether an image is kept by that reference just so: the same digest, and the same pieces.
+    pub async fn is_kept_as(
+        &self,
+        name: &Name,
+        reference: &Reference,
+        image: &KeptImage,
+    ) -> Result<bool, Error> {
+        let Inner { key, shared, .. } = &*self.inner;
+        let kept = shared.store.index().kept_as(key, name, reference).await?;
+        Ok(kept.is_some_and(|(digest, pieces)| {
+            let wanted: HashSet<&Digest> = image.digests().collect();
+            digest == image.digest && pieces.iter().collect::<HashSet<_>>() == wanted
+        }))
     }
 
     /// The images that are kept here, in order.

@@ -46,19 +46,13 @@ impl Bars {
                 self.blob(digest, *done, *size);
                 self.all(now);
             }
-            Event::Image { .. } | Event::Trouble { .. } => {
+            Event::Image { .. } | Event::Waiting { .. } | Event::Trouble { .. } => {
                 if let Some(line) = told(event) {
                     let _terminal_may_be_gone = self.screen.println(line);
                 }
             }
             Event::Done { .. } | Event::Failed { .. } => {}
         }
-    }
-
-    pub(super) fn bytes(&mut self, done: u64, total: u64) {
-        let now = Instant::now();
-        self.tally.set(done, total, now);
-        self.all(now);
     }
 
     pub(super) fn finish(self) {

@@ -44,16 +44,11 @@ impl Lines {
             Event::Blob { .. } => self.now_and_then(now),
             Event::Looking { .. }
             | Event::Image { .. }
+            | Event::Waiting { .. }
             | Event::Trouble { .. }
             | Event::Done { .. }
             | Event::Failed { .. } => super::told(event),
         }
-    }
-
-    /// The same for work that is one whole.
-    pub(super) fn bytes(&mut self, done: u64, total: u64, now: Instant) -> Option<String> {
-        self.tally.set(done, total, now);
-        self.now_and_then(now)
     }
 
     fn now_and_then(&mut self, now: Instant) -> Option<String> {
@@ -122,7 +117,13 @@ mod tests {
                 "error: images.yaml:3: redis: it is not there",
             ]
         );
-        assert_eq!(lines.bytes(1, 2, at(16)), None);
-        assert!(lines.bytes(1, 2, at(30)).is_some());
+        let waiting = Event::Waiting {
+            seconds: 30,
+            why: "a.example asks for a pause".to_owned(),
+        };
+        assert_eq!(
+            lines.take(&waiting, at(16)).as_deref(),
+            Some("waiting for 30 s: a.example asks for a pause")
+        );
     }
 }

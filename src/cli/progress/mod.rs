@@ -57,19 +57,6 @@ impl Shown {
         }
     }
 
-    /// Shows how far work is that this process does itself. Programs are not told: no event says it.
-    pub(super) fn bytes(&mut self, done: u64, total: u64) {
-        match &mut self.how {
-            How::Json => {}
-            How::Lines(lines) => {
-                if let Some(line) = lines.bytes(done, total, Instant::now()) {
-                    output::error(&line);
-                }
-            }
-            How::Bars(bars) => bars.bytes(done, total),
-        }
-    }
-
     /// Takes the bars away; what is printed next stands where they were.
     pub(super) fn finish(self) {
         match self.how {
@@ -100,6 +87,7 @@ fn told(event: &Event) -> Option<String> {
             source,
             error,
         } => Some(format!("error: {source}: {image}: {error}")),
+        Event::Waiting { seconds, why } => Some(format!("waiting for {seconds} s: {why}")),
         Event::Plan { .. }
         | Event::Looking { .. }
         | Event::Blob { .. }

@@ -38,16 +38,11 @@ impl Tally {
             }
             Event::Looking { .. }
             | Event::Image { .. }
+            | Event::Waiting { .. }
             | Event::Trouble { .. }
             | Event::Done { .. }
             | Event::Failed { .. } => {}
         }
-    }
-
-    /// The same for work that is one whole.
-    pub(super) fn set(&mut self, done: u64, total: u64, now: Instant) {
-        (self.done, self.total) = (done, total);
-        self.measure(now);
     }
 
     fn measure(&mut self, now: Instant) {

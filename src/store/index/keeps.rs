@@ -77,6 +77,34 @@ impl Index {
             .await
     }
 
+    /// What an image is kept as by that reference, and all of its pieces.
+    pub async fn kept_as(
+        &self,
+        repo: &str,
+        name: &Name,
+        reference: &Reference,
+    ) -> Result<Option<(Digest, HashSet<Digest>)>> {
+        let (repo, name, reference) = (repo.to_owned(), name.clone(), reference.to_string());
+        self.read(move |connection| {
+            let place = params![repo, name.as_str(), reference];
+            let kept = connection
+                .prepare_cached(
+                    "SELECT digest FROM keep WHERE repo = ?1 AND name = ?2 AND reference = ?3",
+                )?
+                .query_row(place, |row| digest(row, 0))
+                .optional()?;
+            let Some(kept) = kept else {
+                return Ok(None);
+            };
+            let mut pieces = connection.prepare_cached(
+                "SELECT digest FROM keep_blob WHERE repo = ?1 AND name = ?2 AND reference = ?3",
+            )?;
+            let pieces = readable(pieces.query_map(place, |row| digest(row, 0))?)?;
+            Ok(Some((kept, pieces.into_iter().collect())))
+        })
+        .await
+    }
+
     /// What a key stands for, where something was cached under it.
     pub async fn origin(&self, repo: &str) -> Result<Option<String>> {
         let repo = repo.to_owned();
