@@ -48,7 +48,11 @@ pub(super) fn action(method: &Method, route: &Route) -> Option<&'static str> {
         Route::Carry(carry) => match carry {
             Carry::Export => Some("export"),
             Carry::Import { commit: true } => Some("import"),
-            Carry::Import { commit: false } | Carry::Content { .. } | Carry::Inventory => None,
+            Carry::Sync => Some("sync"),
+            Carry::Import { commit: false }
+            | Carry::Content { .. }
+            | Carry::Inventory
+            | Carry::Lock => None,
         },
     }
 }

@@ -73,6 +73,10 @@ pub(super) enum Carry {
     Import { commit: bool },
     /// `/admin/inventory`
     Inventory,
+    /// `/admin/lock`
+    Lock,
+    /// `/admin/sync`
+    Sync,
     /// `/admin/content/<digest>`
     Content { digest: String },
 }
@@ -90,6 +94,8 @@ impl Carry {
             "import" => Some(Self::Import { commit: false }),
             "import/commit" => Some(Self::Import { commit: true }),
             "inventory" => Some(Self::Inventory),
+            "lock" => Some(Self::Lock),
+            "sync" => Some(Self::Sync),
             _ => None,
         }
     }

@@ -8,15 +8,16 @@ mod gc;
 mod images;
 mod import;
 mod inventory;
+mod lock;
 mod log;
 mod missing;
 mod output;
 mod owner;
 mod pin;
-#[expect(dead_code, reason = "the commands that copy are on their way")]
 mod progress;
 mod quota;
 mod serve;
+mod sync;
 mod token;
 mod user;
 mod verify;
@@ -65,6 +66,10 @@ enum Command {
     Check,
     /// Remove what nothing refers to from the local repositories, whether or not a mirror runs
     Gc(gc::Arguments),
+    /// Bring images into the store, whole, and keep them there
+    Sync(sync::Arguments),
+    /// Write down which digests images have now, so that the same content is fetched later
+    Lock(lock::Arguments),
     /// Write images into a bundle: an OCI image layout that can be carried across an air gap
     Export(export::Arguments),
     /// Verify bundles and take their images in
@@ -137,6 +142,12 @@ pub fn main() -> ExitCode {
             export::run(here, arguments, &environment())
         }),
         Command::Import(arguments) => loaded(&cli, audit, |here| import::run(here, arguments)),
+        Command::Sync(arguments) => loaded(&cli, audit, |here| {
+            sync::run(here, arguments, &environment())
+        }),
+        Command::Lock(arguments) => loaded(&cli, audit, |here| {
+            lock::run(here, arguments, &environment())
+        }),
         Command::Inventory(arguments) => {
             loaded(&cli, audit, |here| inventory::run(here, arguments))
         }

@@ -58,6 +58,7 @@ mod records;
 mod repositories;
 mod secrets;
 mod security;
+mod sync;
 mod tls;
 mod tokens;
 mod virtuals;

@@ -39,6 +39,14 @@ impl Api {
                 self.administer(call, record, "POST")?;
                 Ok(self.export(call, order(body).await?))
             }
+            Carry::Lock => {
+                self.administer(call, record, "POST")?;
+                Ok(Self::lock(call, order(body).await?))
+            }
+            Carry::Sync => {
+                self.administer(call, record, "POST")?;
+                Ok(self.sync(call, order(body).await?))
+            }
             Carry::Inventory => {
                 self.administer(call, record, "GET")?;
                 let digests = self.config.store.every_digest().await;

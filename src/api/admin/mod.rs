@@ -3,6 +3,7 @@
 mod audit;
 mod carry;
 mod explain;
+mod fetch;
 mod housekeeping;
 mod missing;
 mod pins;
