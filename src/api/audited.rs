@@ -49,6 +49,7 @@ pub(super) fn action(method: &Method, route: &Route) -> Option<&'static str> {
             Carry::Export => Some("export"),
             Carry::Import { commit: true } => Some("import"),
             Carry::Sync => Some("sync"),
+            Carry::Copy => Some("copy"),
             Carry::Import { commit: false }
             | Carry::Content { .. }
             | Carry::Inventory

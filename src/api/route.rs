@@ -77,6 +77,8 @@ pub(super) enum Carry {
     Lock,
     /// `/admin/sync`
     Sync,
+    /// `/admin/copy`
+    Copy,
     /// `/admin/content/<digest>`
     Content { digest: String },
 }
@@ -96,6 +98,7 @@ impl Carry {
             "inventory" => Some(Self::Inventory),
             "lock" => Some(Self::Lock),
             "sync" => Some(Self::Sync),
+            "copy" => Some(Self::Copy),
             _ => None,
         }
     }

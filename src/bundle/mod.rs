@@ -2,6 +2,7 @@
 
 pub mod archive;
 pub mod asked;
+pub mod copy;
 pub mod export;
 pub mod found;
 pub mod import;
@@ -9,6 +10,7 @@ pub mod inventory;
 pub mod list;
 pub mod lock;
 pub mod locking;
+pub mod patience;
 pub mod progress;
 pub mod sync;
 mod waiting;

@@ -1,6 +1,7 @@
 //! The command line. The only place that reads the environment and ends the process.
 
 mod check;
+mod copy;
 mod explain;
 mod export;
 mod files;
@@ -18,6 +19,7 @@ mod progress;
 mod quota;
 mod serve;
 mod sync;
+mod target;
 mod token;
 mod user;
 mod verify;
@@ -68,6 +70,8 @@ enum Command {
     Gc(gc::Arguments),
     /// Bring images into the store, whole, and keep them there
     Sync(sync::Arguments),
+    /// Push an image to another registry
+    Copy(copy::Arguments),
     /// Write down which digests images have now, so that the same content is fetched later
     Lock(lock::Arguments),
     /// Write images into a bundle: an OCI image layout that can be carried across an air gap
@@ -144,6 +148,9 @@ pub fn main() -> ExitCode {
         Command::Import(arguments) => loaded(&cli, audit, |here| import::run(here, arguments)),
         Command::Sync(arguments) => loaded(&cli, audit, |here| {
             sync::run(here, arguments, &environment())
+        }),
+        Command::Copy(arguments) => loaded(&cli, audit, |here| {
+            copy::run(here, arguments, &environment())
         }),
         Command::Lock(arguments) => loaded(&cli, audit, |here| {
             lock::run(here, arguments, &environment())

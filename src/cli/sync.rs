@@ -6,16 +6,24 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::Value;
 
+use super::copy::{misused, push};
 use super::images::Images;
 use super::owner::{self, Here, Owner};
 use super::progress::{Shown, bytes_shown};
-use super::{FAILED, MISUSED, output};
+use super::target::Target;
+use super::{FAILED, output};
+use crate::bundle::copy::Destination;
 use crate::bundle::sync::{Asking, Order, Outcome, Report};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     images: Images,
+    /// Push the images to this registry, under the names that they have here and behind what follows the host, and pin nothing
+    #[arg(long, value_name = "REGISTRY[/PREFIX]", conflicts_with = "dry_run")]
+    to: Option<String>,
+    #[command(flatten)]
+    target: Target,
     /// Say what it would take, and fetch nothing but manifests: of images that are not known yet each costs a pull where pulls are counted
     #[arg(long)]
     dry_run: bool,
@@ -29,15 +37,25 @@ pub(super) struct Arguments {
 
 pub(super) fn run(here: Here, arguments: &Arguments, environment: &[(String, String)]) -> ExitCode {
     let here = here.on(arguments.data.as_deref());
-    let order = match arguments.images.read(environment) {
-        Ok(asked) => Order {
-            asked,
-            dry_run: arguments.dry_run,
-        },
-        Err(error) => {
-            output::error(&format!("error: {error:#}"));
-            return ExitCode::from(MISUSED);
-        }
+    let asked = match arguments.images.read(environment) {
+        Ok(asked) => asked,
+        Err(error) => return misused(&format!("{error:#}")),
+    };
+    if let Some(to) = &arguments.to {
+        return match Destination::below(to) {
+            Ok(to) => {
+                let target = (&arguments.target, environment);
+                push(here, (asked, to), target, arguments.json)
+            }
+            Err(error) => misused(&error.to_string()),
+        };
+    }
+    if arguments.target.is_named() {
+        return misused("a login and the like are for --to REGISTRY");
+    }
+    let order = Order {
+        asked,
+        dry_run: arguments.dry_run,
     };
     let done = owner::with(here, async |owner| {
         sync(owner, &order, arguments.json).await

@@ -27,6 +27,21 @@ const HELPER_FOR: Duration = Duration::from_secs(600);
 /// The largest secret or configuration file that is read.
 const FILE_MAX: u64 = 1024 * 1024;
 
+/// What a Docker `config.json` has for a host, itself or by a helper that it names: user name (`<token>` for an identity token) and secret.
+pub async fn docker_login(path: &Path, host: &str) -> Result<Option<(String, Secret)>, Error> {
+    let slot = Slot {
+        source: Some(CredentialConfig::DockerConfig {
+            path: path.to_owned(),
+        }),
+        state: Mutex::default(),
+        gate: tokio::sync::Mutex::new(()),
+    };
+    Ok(slot.login(host).await?.map(|login| match login {
+        Login::Password { username, password } => (username, password),
+        Login::Identity { token } => (IDENTITY_USER.to_owned(), token),
+    }))
+}
+
 /// All slots of one upstream, the preferred one first.
 #[derive(Debug)]
 pub(super) struct Pool {

@@ -296,6 +296,11 @@ impl Upstream {
         self.exchange.breaker.state(Instant::now())
     }
 
+    /// Whether it is all of a registry, and that one: not a part of another that stands at the same host.
+    pub fn is_registry(&self, host: &str) -> bool {
+        self.host() == host && self.exchange.endpoint.is_whole_host()
+    }
+
     /// Its host, with the port where that is not the usual one.
     pub fn host(&self) -> &str {
         &self.host

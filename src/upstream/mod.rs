@@ -56,6 +56,7 @@ pub use config::{
     Allowance, BuildError, CONCURRENT_DEFAULT, Config, CredentialConfig, ProxyConfig, SecretSource,
     Timeouts,
 };
+pub use credentials::docker_login;
 pub use documents::Documents;
 pub use error::{Error, Kind};
 pub use fetch::Upstream;

@@ -23,6 +23,7 @@ mod support;
 mod admission;
 mod bundles;
 mod conformance;
+mod copies;
 mod jfrog;
 mod logins;
 mod parts;

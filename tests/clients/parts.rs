@@ -249,6 +249,23 @@ impl Registry {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// `host:port`.
+    pub fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// How many requests of these methods it has answered.
+    pub fn answered(&self, methods: &[&str]) -> usize {
+        let log = fs::read_to_string(self.dir.path().join("log")).unwrap();
+        let lines = log.lines();
+        let is_one = |line: &&str| {
+            methods
+                .iter()
+                .any(|one| line.contains(&format!("\"{one} /v2/")))
+        };
+        lines.filter(is_one).count()
+    }
+
     /// Pushes an image: blobs, then manifests, children first.
     pub async fn push(&self, name: &str, tag: &str, image: &Image) {
         let client = Client::new(([127, 0, 0, 1], self.port).into());

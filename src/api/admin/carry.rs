@@ -43,6 +43,10 @@ impl Api {
                 self.administer(call, record, "POST")?;
                 Ok(Self::lock(call, order(body).await?))
             }
+            Carry::Copy => {
+                self.administer(call, record, "POST")?;
+                self.copy(call, order(body).await?)
+            }
             Carry::Sync => {
                 self.administer(call, record, "POST")?;
                 Ok(self.sync(call, order(body).await?))

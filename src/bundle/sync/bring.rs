@@ -7,8 +7,9 @@ use futures_util::stream::{self, StreamExt as _};
 
 use super::plan::{Need, Plan};
 use super::report::{Line, Outcome};
-use super::{AT_ONCE, Sync, WAITS_MAX, pause_of};
+use super::{AT_ONCE, Sync};
 use crate::bundle::found::Sought;
+use crate::bundle::patience::{WAITS_MAX, pause_of};
 use crate::bundle::progress::Event;
 use crate::oci::Digest;
 use crate::repository::{Error, Gathered, PinError, Repository, bring, keep, stays};
@@ -151,7 +152,7 @@ impl Sync<'_> {
                 Err(error) => error,
             };
             match pause_of(&error) {
-                Some(wait) if waits < WAITS_MAX => self.wait(wait, &error.to_string()).await,
+                Some(wait) if waits < WAITS_MAX => self.search.wait(wait, &error.to_string()).await,
                 _ => return Err(error),
             }
             waits += 1;

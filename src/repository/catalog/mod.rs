@@ -24,7 +24,7 @@ use crate::clock;
 use crate::overlay::{Collection, Local, Seen};
 use crate::store::{Change, Index, StoreError};
 use crate::tasks::Tasks;
-use crate::upstream::BuildError;
+use crate::upstream::{self, BuildError, ProxyConfig, Upstream};
 
 /// The most repositories that are made at run time.
 const DECLARED_MAX: usize = 1000;
@@ -250,6 +250,16 @@ impl Catalog {
     pub fn current(&self) -> Arc<Snapshot> {
         let current = self.inner.current.read();
         Arc::clone(&current.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A registry that is no repository here, for copies to it: told what every upstream is told.
+    pub fn elsewhere(
+        &self,
+        told: impl FnOnce(&ProxyConfig, &str) -> upstream::Config,
+    ) -> Result<Upstream, BuildError> {
+        let workshop = &self.inner.workshop;
+        let (tasks, metrics) = (&workshop.cache.tasks, Arc::clone(&workshop.cache.metrics));
+        Upstream::new(told(&workshop.proxy, &workshop.instance), tasks, metrics)
     }
 
     /// Background tasks.

@@ -183,6 +183,11 @@ impl Endpoint {
         &self.origin
     }
 
+    /// Whether nothing stands in front of `/v2`, and no `ns` says which of several registries is meant.
+    pub(super) fn is_whole_host(&self) -> bool {
+        self.base.path().trim_end_matches('/').is_empty() && self.ns.is_none()
+    }
+
     /// The URL of `path` (`/v2/…`, as `oci::path` makes it) with `query` pairs.
     pub(super) fn url(&self, path: &str, query: &[(&str, &str)]) -> Url {
         let mut url = self.base.clone();
