@@ -6,15 +6,18 @@ use futures_util::stream::{self, StreamExt as _};
 
 use super::archive::ImageRef;
 use super::asked::Asked;
-use super::list::{Image, ListError, Pick, PickError, Place, Source, Wanted};
+use super::list::{Image, ListError, Pick, PickError, Place, Referrers, Source, Wanted};
 use super::lock::{LockError, Locked};
 use super::progress::{Event, Progress};
 use crate::oci::{Digest, Name, Platform, Reference};
+use crate::repository::records::Pulled;
 use crate::repository::{
     About, Error, GatherError, Gathered, Gathering, Key, Repository, Snapshot, Taken,
 };
 use crate::upstream::Hops;
 
+/// What stands for the file of what was pulled.
+const PULLED: &str = "what was pulled";
 /// How many images are looked at at a time.
 const AT_ONCE: usize = 4;
 
@@ -98,6 +101,8 @@ pub struct Search<'a> {
     pub there: &'a Snapshot,
     /// Who asks.
     pub hops: &'a Hops,
+    /// What was pulled, if that is asked for.
+    pub pulled: &'a [Pulled],
     /// Who is told of it.
     pub progress: &'a Progress,
 }
@@ -122,6 +127,21 @@ impl Search<'_> {
                         why,
                     }),
                 }
+            }
+        }
+        let platforms = asked.platforms()?;
+        for pulled in self.pulled {
+            let source = Source {
+                file: PULLED.to_owned(),
+                line: None,
+            };
+            match self.as_pulled(pulled, (&platforms, asked.with_referrers), &source) {
+                Ok(sought) => found.push(sought),
+                Err(why) => troubles.push(Trouble {
+                    image: format!("{}/{}", pulled.repository, pulled.image),
+                    source,
+                    why,
+                }),
             }
         }
         let wanted = asked.wanted()?;
@@ -244,6 +264,42 @@ impl Search<'_> {
             .map(Reference::Tag)
             .map(|reference| sought(&reference, reference.clone()))
             .collect()
+    }
+
+    /// What somebody was given: the content that a tag meant then, and of an index what was taken of it, unless platforms are named.
+    fn as_pulled(
+        &self,
+        pulled: &Pulled,
+        (platforms, with_referrers): (&[Platform], bool),
+        source: &Source,
+    ) -> Result<Sought, Why> {
+        let nowhere = || Why::Nowhere(pulled.repository.clone());
+        let definitions = self.there.definitions();
+        let key = definitions.by_key(&pulled.repository).ok_or_else(nowhere)?;
+        let repository = self.there.get(key);
+        let name = Name::parse(&pulled.image).map_err(|error| Why::NoImage(error.to_string()))?;
+        let reference = Reference::Digest(pulled.digest.clone());
+        let shown = pulled.tag.clone().map(Reference::Tag);
+        let shown = shown.unwrap_or_else(|| reference.clone());
+        let head = definitions.host_of(key).unwrap_or(key.as_str());
+        Ok(Sought {
+            image: full_name(head, &name, &shown)?,
+            key: key.clone(),
+            repository: repository.ok_or_else(|| Why::LeftOut(key.clone()))?.clone(),
+            name,
+            reference,
+            taken: if platforms.is_empty() && !pulled.platforms.is_empty() {
+                Taken::These(pulled.platforms.iter().cloned().collect())
+            } else {
+                Taken::Platforms(platforms.to_vec())
+            },
+            about: About::Listed(if with_referrers {
+                Referrers::All
+            } else {
+                Referrers::None
+            }),
+            source: source.clone(),
+        })
     }
 
     fn locked(&self, image: &str, locked: &Locked, source: &Source) -> Result<Sought, Why> {

@@ -632,3 +632,41 @@ async fn what_does_not_fit_is_not_begun_and_a_pause_is_told() {
         assert!(kinds.contains(&kind), "{kind}: {kinds:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_pulled_is_locked_as_it_was_then() {
+    let upstream = Upstream::start().await;
+    let app = image::multi_platform(Flavour::Oci, 1, 3000);
+    upstream.hold("library/app", "1", &app);
+    let mirror = Mirror::of(&upstream.url()).await;
+    let client = mirror.client();
+    assert_eq!(
+        client.manifest("library/app", "1").await.status,
+        StatusCode::OK
+    );
+    let child = app.child(1);
+    assert!(
+        client
+            .manifest("library/app", &child.digest)
+            .await
+            .is(&child.bytes)
+    );
+    // The tag moves, and nobody pulls it since.
+    upstream.hold("library/app", "1", &image::small(Flavour::Oci, 2));
+    let output = run(&mirror, &["lock", "--pulled-since", "1h", "-o", "-"]);
+    assert!(output.status.success(), "{output:?}");
+    let lock = text(&output.stdout);
+    for expected in ["docker.io/library/app:1\"", app.digest(), &child.digest] {
+        assert!(lock.contains(expected), "{expected}: {lock}");
+    }
+    assert!(
+        !lock.contains(&app.child(0).digest),
+        "nobody took that platform: {lock}"
+    );
+    let output = run(&mirror, &["sync", "--pulled-by", "nobody"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("nothing was pulled"),
+        "{output:?}"
+    );
+}

@@ -37,19 +37,19 @@ impl Api {
         match carry {
             Carry::Export => {
                 self.administer(call, record, "POST")?;
-                Ok(self.export(call, order(body).await?))
+                self.export(call, order(body).await?).await
             }
             Carry::Lock => {
                 self.administer(call, record, "POST")?;
-                Ok(Self::lock(call, order(body).await?))
+                self.lock(call, order(body).await?).await
             }
             Carry::Copy => {
                 self.administer(call, record, "POST")?;
-                self.copy(call, order(body).await?)
+                self.copy(call, order(body).await?).await
             }
             Carry::Sync => {
                 self.administer(call, record, "POST")?;
-                Ok(self.sync(call, order(body).await?))
+                self.sync(call, order(body).await?).await
             }
             Carry::Inventory => {
                 self.administer(call, record, "GET")?;
@@ -76,13 +76,15 @@ impl Api {
     }
 
     /// `POST /admin/export`: gets everything together, says what there is, and keeps it until the client leaves.
-    fn export(&self, call: &Call<'_>, order: Order) -> Response<Body> {
+    async fn export(&self, call: &Call<'_>, order: Order) -> Result<Response<Body>, ApiError> {
+        let pulled = self.pulled(&order.asked).await?;
         let (there, hops) = (Arc::clone(&call.there), call.hops.clone());
         let store = self.config.store.clone();
-        work::answer(|progress| async move {
+        Ok(work::answer(|progress| async move {
             let search = Search {
                 there: &there,
                 hops: &hops,
+                pulled: &pulled,
                 progress: &progress,
             };
             let export = Export::prepare(&search, &store, &order).await;
@@ -96,7 +98,7 @@ impl Api {
             progress.tell(Event::Done { result }).await;
             // Until the client has all of it and goes.
             std::future::pending().await
-        })
+        }))
     }
 
     /// `POST /admin/import`: says what has to be sent, and holds all of it until the client leaves. `POST /admin/import/commit`: lets what

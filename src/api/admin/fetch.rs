@@ -22,32 +22,44 @@ const ELSEWHERE: &str = "copy";
 
 impl Api {
     /// `POST /admin/lock`: what everything means now, as the text of a lock.
-    pub(super) fn lock(call: &Call<'_>, asked: Asked) -> Response<Body> {
+    pub(super) async fn lock(
+        &self,
+        call: &Call<'_>,
+        asked: Asked,
+    ) -> Result<Response<Body>, ApiError> {
+        let pulled = self.pulled(&asked).await?;
         let (there, hops) = (Arc::clone(&call.there), call.hops.clone());
-        work::answer(|progress| async move {
+        Ok(work::answer(|progress| async move {
             let search = Search {
                 there: &there,
                 hops: &hops,
+                pulled: &pulled,
                 progress: &progress,
             };
             let lock = locking::lock(&search, &asked).await;
             let lock = lock.map_err(|error| error.to_string())?;
             Ok(json!({ "lock": lock.to_text() }))
-        })
+        }))
     }
 
     /// `POST /admin/sync`: fetches images and keeps them.
-    pub(super) fn sync(&self, call: &Call<'_>, order: Order) -> Response<Body> {
+    pub(super) async fn sync(
+        &self,
+        call: &Call<'_>,
+        order: Order,
+    ) -> Result<Response<Body>, ApiError> {
+        let pulled = self.pulled(&order.asked).await?;
         let (there, hops) = (Arc::clone(&call.there), call.hops.clone());
         let (store, who) = (
             self.config.store.clone(),
             call.identity.shown().into_owned(),
         );
-        work::answer(|progress| async move {
+        Ok(work::answer(|progress| async move {
             let sync = Sync {
                 search: Search {
                     there: &there,
                     hops: &hops,
+                    pulled: &pulled,
                     progress: &progress,
                 },
                 store: &store,
@@ -55,15 +67,16 @@ impl Api {
             };
             let report = sync.run(&order).await.map_err(|error| error.to_string())?;
             serde_json::to_value(report).map_err(|error| error.to_string())
-        })
+        }))
     }
 
     /// `POST /admin/copy`: pushes images to another registry.
-    pub(super) fn copy(
+    pub(super) async fn copy(
         &self,
         call: &Call<'_>,
         order: copy::Order,
     ) -> Result<Response<Body>, ApiError> {
+        let pulled = self.pulled(&order.asked).await?;
         let target = self.registry_of(call, &order.to);
         let target = target.map_err(ApiError::bad_request)?;
         let (there, hops) = (Arc::clone(&call.there), call.hops.clone());
@@ -72,6 +85,7 @@ impl Api {
             let search = Search {
                 there: &there,
                 hops: &hops,
+                pulled: &pulled,
                 progress: &progress,
             };
             let report = copy::copy(&search, &store, &target, &order).await;

@@ -1,5 +1,7 @@
 //! `/admin/pulls`: what was pulled, and by whom.
 
+use std::time::Duration;
+
 use http::Response;
 use serde::Serialize;
 use serde_json::json;
@@ -9,10 +11,11 @@ use super::super::paging::{link_next, parse_page};
 use super::super::record::Record;
 use super::super::{Api, Call, respond};
 use crate::body::Body;
+use crate::bundle::asked::Asked;
 use crate::clock::{self, Wall};
 use crate::oci::Digest;
 use crate::oci::page::{Next, PAGE_MAX};
-use crate::repository::records::place;
+use crate::repository::records::{Pulled, place};
 use crate::store::index::{PullPlace, PulledRow};
 
 impl Api {
@@ -40,6 +43,28 @@ impl Api {
         let mut response = respond::json(&json!({ "pulls": pulls }));
         link_next(call, &mut response, next);
         Ok(response)
+    }
+
+    /// What was pulled, where a command asks for that.
+    pub(super) async fn pulled(&self, asked: &Asked) -> Result<Vec<Pulled>, ApiError> {
+        let Some(pulled) = &asked.pulled else {
+            return Ok(Vec::new());
+        };
+        let span = pulled.since_seconds.map(Duration::from_secs);
+        let since = span.map(|span| clock::now().before(span));
+        let mut by = Vec::new();
+        for word in &pulled.by {
+            by.extend(self.meant(word)?);
+        }
+        let by = (!pulled.by.is_empty()).then_some(by);
+        let found = self.config.records.pulled_since(since, by.as_deref()).await;
+        let found = found.map_err(|error| ApiError::failed(&error))?;
+        if found.is_empty() {
+            return Err(ApiError::bad_request(
+                "nothing was pulled in that time by them, as far as is known; GET /admin/pulls tells what was",
+            ));
+        }
+        Ok(found)
     }
 
     /// Whom a word means: a user, or the members of a group.
