@@ -26,6 +26,7 @@ use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use roadstead::api::{self, Api, Peer, Role};
 use roadstead::auth::{Auth, Grant, Identity, Right, Rights};
+use roadstead::bundle::sync::schedule::Schedules;
 use roadstead::config::{self, Resolved};
 use roadstead::limits::{self, Limits};
 use roadstead::oci::Digest;
@@ -126,6 +127,7 @@ impl Mirror {
                 grace: Duration::ZERO,
                 open_writes: true,
                 records,
+                schedules: Schedules::default(),
                 store,
                 external_url: None,
                 own_hosts: vec!["127.0.0.1:5000".to_owned()],

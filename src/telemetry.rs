@@ -67,6 +67,22 @@ pub struct LimitLabels {
     pub limit: &'static str,
 }
 
+/// A `[[sync]]` by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SyncLabels {
+    /// Its name.
+    pub name: String,
+}
+
+/// How images of a `[[sync]]` went.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct SyncOutcomeLabels {
+    /// Its name.
+    pub name: String,
+    /// `fetched`, `unchanged`, `failed`.
+    pub outcome: &'static str,
+}
+
 type Latencies = Family<RepositoryLabels, Histogram, fn() -> Histogram>;
 
 /// Brings metrics up to date that mirror somebody else's figures.
@@ -86,6 +102,10 @@ pub struct Metrics {
     pub limited: Family<LimitLabels, Counter>,
     /// Requests for what is not here while no upstream could be asked.
     pub missing: Family<RepositoryLabels, Counter>,
+    /// Images of lists that were brought in the background.
+    pub sync_images: Family<SyncOutcomeLabels, Counter>,
+    /// When all images of a list were there last, in seconds since the Unix epoch.
+    pub sync_last_success: Family<SyncLabels, Gauge>,
     /// Requests sent upstream.
     pub upstream_requests: Family<UpstreamLabels, Counter>,
     /// Body bytes that came from upstream.
@@ -152,6 +172,8 @@ impl Metrics {
             request_seconds: Family::new_with_constructor(latencies),
             limited: Family::default(),
             missing: Family::default(),
+            sync_images: Family::default(),
+            sync_last_success: Family::default(),
             upstream_requests: Family::default(),
             upstream_bytes: Family::default(),
             upstream_seconds: Family::new_with_constructor(latencies),
@@ -207,6 +229,17 @@ impl Metrics {
             "missing",
             "Requests for what is not here while no upstream could be asked",
             metrics.missing.clone(),
+        );
+        r.register(
+            "sync_images",
+            "Images of lists that were brought in the background",
+            metrics.sync_images.clone(),
+        );
+        r.register_with_unit(
+            "sync_last_success",
+            "When all images of a list were there last, since the Unix epoch",
+            Unit::Seconds,
+            metrics.sync_last_success.clone(),
         );
         r.register(
             "upstream_requests",

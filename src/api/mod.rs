@@ -30,6 +30,7 @@ use tokio::time::Instant;
 
 use crate::auth::{Auth, Identity};
 use crate::body::{self, Body, Chunks};
+use crate::bundle::sync::schedule::Schedules;
 use crate::limits::{Limits, Passage};
 use crate::recent::recent;
 use crate::repository::records::Records;
@@ -43,7 +44,7 @@ use crate::upstream::Hops;
 use artifactory::system;
 use error::ApiError;
 use record::Record;
-use route::Route;
+use route::{Carry, Route};
 
 /// What a listener is for; the server hands its number back with every request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +84,8 @@ pub struct Config {
     pub store: Store,
     /// What was pulled, and what was missing.
     pub records: Records,
+    /// Lists that are brought in the background.
+    pub schedules: Schedules,
     /// How long ago what `gc` removes must have been pushed, unless it is told otherwise.
     pub grace: Duration,
     /// How clients call this mirror, without a slash at the end.
@@ -381,6 +384,7 @@ impl Api {
                 Box::pin(self.tokens(call, name.as_deref(), body, record)).await
             }
             Route::Verification => self.verification(call, record).await,
+            Route::Carry(Carry::Sync) if call.method == Method::GET => self.schedules(call, record),
             Route::Carry(carry) if *role == Role::Owner => {
                 Box::pin(self.carry(call, carry, body, record)).await
             }

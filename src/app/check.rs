@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::issuers::Issuers;
+use super::syncs;
 use crate::auth::Table;
 use crate::config::Resolved;
 use crate::server;
@@ -35,6 +36,17 @@ pub fn check(config: &Resolved, proxy: &ProxyConfig) -> anyhow::Result<Vec<Strin
             metrics: Arc::clone(&metrics),
         };
         issuers.sources(&auth.oidc)?;
+    }
+    for sync in &config.syncs {
+        let texts: Result<Vec<String>, String> =
+            sync.lists.iter().map(|list| syncs::text(list)).collect();
+        let read = texts.and_then(|texts| {
+            let wanted = sync.asked(texts).wanted();
+            wanted.map(drop).map_err(|error| error.to_string())
+        });
+        if let Err(error) = read {
+            warnings.push(format!("sync `{}`: {error}", sync.name));
+        }
     }
     for remote in config.remotes() {
         Upstream::new(

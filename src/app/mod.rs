@@ -5,11 +5,12 @@ mod check;
 mod issuers;
 mod reload;
 mod signals;
+mod syncs;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -23,11 +24,13 @@ pub use check::check;
 
 use issuers::Issuers;
 use signals::{Reloading, Running};
+use syncs::Syncs;
 
 use crate::api::{self, Api, Role};
 use crate::audit::AuditFile;
 use crate::auth::{ApiTokens, Auth};
 use crate::body::Body;
+use crate::bundle::sync::schedule::Schedules;
 use crate::cache::Shared;
 use crate::config::Resolved;
 use crate::limits::Limits;
@@ -144,6 +147,7 @@ pub async fn run(
             .and_then(url::Url::host_str)
             .map(str::to_owned),
     );
+    let schedules = Schedules::default();
     let api = Api::new(
         api::Config {
             catalog: catalog.clone(),
@@ -152,6 +156,7 @@ pub async fn run(
             open_writes: config.open_writes(),
             store: store.clone(),
             records,
+            schedules: schedules.clone(),
             grace: config.collection.grace,
             external_url: config
                 .external_url
@@ -174,12 +179,23 @@ pub async fn run(
     // Before anybody is told that it listens: from there on it is stopped in order.
     let ready = match until {
         Until::Signals(read_again) => {
+            // A mirror that is there for one command has nothing else to do.
+            let syncs = Arc::new(Syncs {
+                catalog: catalog.clone(),
+                store: store.clone(),
+                metrics,
+                schedules,
+                tasks: tasks.clone(),
+                running: Mutex::default(),
+            });
+            syncs.take(&config.syncs);
             let reload = Reloading {
                 audit,
                 certificates,
                 catalog,
                 issuers,
                 limits,
+                syncs,
                 config,
                 read_again,
             };

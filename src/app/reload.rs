@@ -1,8 +1,11 @@
 //! What a hangup changes: all of it, or nothing.
 
+use std::sync::Arc;
+
 use tracing::{info, warn};
 
 use super::issuers::Issuers;
+use super::syncs::Syncs;
 use super::{ReadAgain, file_settings};
 use crate::audit;
 use crate::auth::oidc::{self, Fetch};
@@ -14,7 +17,7 @@ use crate::repository::Catalog;
 /// Takes the users, rules and repositories that the file has now. Anything wrong with it leaves everything as it is.
 pub(super) async fn reload(
     catalog: &Catalog,
-    (auth, issuers, limits): (Option<&Auth>, &Issuers, &Limits),
+    (auth, issuers, limits, syncs): (Option<&Auth>, &Issuers, &Limits, &Arc<Syncs>),
     running: &Resolved,
     read_again: &ReadAgain,
 ) {
@@ -54,8 +57,11 @@ pub(super) async fn reload(
         auth.trust(sources, &issuers.tasks);
     }
     limits.reload(fresh.client_limits);
+    syncs.take(&fresh.syncs);
     configured("done");
-    info!("SIGHUP: the repositories of the configuration were read again, and its limits");
+    info!(
+        "SIGHUP: the repositories of the configuration were read again, its limits and its lists"
+    );
 }
 
 /// Reads users, and sets up what issuers need, of a configuration that is not in force yet.

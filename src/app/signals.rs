@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::ReadAgain;
 use super::issuers::Issuers;
 use super::reload::reload;
+use super::syncs::Syncs;
 use crate::api::Api;
 use crate::audit::AuditFile;
 use crate::auth::Auth;
@@ -102,6 +103,7 @@ pub(super) struct Reloading {
     pub(super) catalog: Catalog,
     pub(super) issuers: Issuers,
     pub(super) limits: Arc<Limits>,
+    pub(super) syncs: Arc<Syncs>,
     pub(super) config: Resolved,
     pub(super) read_again: ReadAgain,
 }
@@ -117,7 +119,7 @@ impl Reloading {
                 warn!(%error, "SIGHUP: these certificates cannot be used; the ones in use stay");
             }
         }
-        let in_use = (auth, &self.issuers, &*self.limits);
+        let in_use = (auth, &self.issuers, &*self.limits, &self.syncs);
         reload(&self.catalog, in_use, &self.config, &self.read_again).await;
     }
 }

@@ -32,8 +32,24 @@ pub(super) struct File {
     pub(super) limits: Limits,
     #[serde(default)]
     pub(super) audit: Audit,
-    // Known by name, so that it is refused with a sentence of its own.
-    pub(super) sync: Option<Spanned<toml::Value>>,
+    #[serde(default)]
+    pub(super) sync: Vec<Sync>,
+}
+
+/// One `[[sync]]` table.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sync {
+    pub(super) name: Spanned<String>,
+    #[serde(default)]
+    pub(super) lists: Vec<PathBuf>,
+    #[serde(default)]
+    pub(super) images: Vec<Spanned<String>>,
+    pub(super) every: Option<Spanned<Span>>,
+    #[serde(default)]
+    pub(super) platforms: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) with_referrers: bool,
 }
 
 #[derive(Debug, Deserialize, Default)]

@@ -13,6 +13,7 @@ mod oidc;
 mod remotes;
 mod resolve;
 mod server;
+mod syncs;
 mod units;
 mod virtuals;
 

@@ -14,6 +14,7 @@ use super::diagnose::{ConfigError, Problem};
 use super::environment;
 use super::file::{self, File};
 use super::units::{Span, Timeout};
+use crate::bundle::sync::schedule::Scheduled;
 use crate::repository::{
     AllSettings, Key, LocalSettings, RemoteSettings, Settings, VirtualSettings, canonical_host,
     records,
@@ -58,6 +59,8 @@ pub struct Resolved {
     pub collection: overlay::Collection,
     /// How long what was pulled, and what was missing, is known.
     pub records: records::Config,
+    /// Lists that are brought in the background.
+    pub syncs: Vec<Scheduled>,
     /// What is allowed but perhaps not meant.
     pub warnings: Vec<String>,
 }
@@ -325,13 +328,7 @@ impl Reader<'_> {
 
     /// `whole`: the merged configuration, in which everything that must exist exists.
     fn resolve(&mut self, file: File, whole: bool) -> Option<Resolved> {
-        if let Some(table) = &file.sync {
-            self.problem(
-                table.span(),
-                "[sync] is not supported by this version",
-                "remove it",
-            );
-        }
+        let syncs = self.syncs(file.sync);
         let client_limits = self.limits(&file.limits);
         let mut warnings = Vec::new();
         let mut hosts: BTreeMap<String, String> = BTreeMap::new();
@@ -404,6 +401,7 @@ impl Reader<'_> {
             audit: file.audit.path.map(|path| self.path(&path)),
             auth,
             client_limits,
+            syncs,
             repositories: all,
             collection: overlay::Collection {
                 every: within(file.storage.collect_every, collection.every),

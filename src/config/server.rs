@@ -108,6 +108,7 @@ impl Reader<'_> {
             min_free: 0,
         };
         Some(Resolved {
+            syncs: Vec::new(),
             listen,
             admin_listen,
             tls,

@@ -614,3 +614,59 @@ fn units() {
         (None, None, None)
     );
 }
+
+#[test]
+fn lists_in_the_background_are_checked() {
+    let text = "[[sync]]\nname = \"base\"\nlists = [\"images.yaml\"]\nevery = \"1h\"\nplatforms = [\"linux/arm64\"]\n";
+    let read = |text: &str| {
+        load(
+            Some(text),
+            Some(Path::new("/etc/roadstead/mirror.toml")),
+            &[],
+        )
+    };
+    let resolved = read(text).unwrap();
+    let [one] = resolved.syncs.as_slice() else {
+        panic!("{:?}", resolved.syncs);
+    };
+    assert_eq!(one.lists, [Path::new("/etc/roadstead/images.yaml")]);
+    assert_eq!(one.every, Duration::from_secs(3600));
+    assert!(load(None, None, &[]).unwrap().syncs.is_empty());
+    for (text, expected, line) in [
+        (
+            "[[sync]]\nname = \"Base\"\nimages = [\"a:1\"]\n",
+            "`Base` is no name",
+            2,
+        ),
+        ("[[sync]]\nname = \"base\"\n", "`base` names no images", 2),
+        (
+            "[[sync]]\nname = \"a\"\nimages = [\"a:1\"]\n[[sync]]\nname = \"a\"\nimages = [\"a:1\"]\n",
+            "`a` is there twice",
+            5,
+        ),
+        (
+            "[[sync]]\nname = \"a\"\nimages = [\"A:/\"]\n",
+            "`A:/` is no image",
+            3,
+        ),
+        (
+            "[[sync]]\nname = \"a\"\nimages = [\"a:1\"]\nplatforms = [\"linux\"]\n",
+            "this is no platform",
+            4,
+        ),
+        (
+            "[[sync]]\nname = \"a\"\nimages = [\"a:1\"]\nevery = \"59s\"\n",
+            "that is too often",
+            4,
+        ),
+        (
+            "[[sync]]\nname = \"a\"\nimage = [\"a:1\"]\n",
+            "unknown field `image`",
+            3,
+        ),
+    ] {
+        let said = read(text).unwrap_err().to_string();
+        assert!(said.contains(expected), "{said}");
+        assert!(said.contains(&format!("mirror.toml:{line}:")), "{said}");
+    }
+}

@@ -670,3 +670,65 @@ async fn what_was_pulled_is_locked_as_it_was_then() {
         "{output:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_of_the_configuration_are_brought_in_the_background() {
+    let upstream = Upstream::start().await;
+    for (seed, name) in [(1, "app"), (2, "tool"), (3, "late")] {
+        upstream.hold(
+            &format!("library/{name}"),
+            "1",
+            &image::small(Flavour::Oci, seed),
+        );
+    }
+    let more = "[[sync]]\nname = \"base\"\nlists = [\"images.txt\"]\nimages = [\"tool:1\"]\n";
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("images.txt"), "app:1\ngone:1\n").unwrap();
+    let data = dir.path().join("data");
+    let mirror = Mirror::in_directory(dir, data, &[Remote::hub(&upstream.url())], more).await;
+    let told = async || mirror.client().get("/admin/sync").await.json();
+    eventually!(told().await["syncs"][0]["result"] != Value::Null);
+    let run = told().await;
+    let one = &run["syncs"][0];
+    let expected = [
+        ("docker.io/library/app:1", "fetched"),
+        ("docker.io/library/gone:1", "failed"),
+        ("docker.io/library/tool:1", "fetched"),
+    ];
+    assert_eq!(outcomes(&one["result"]), expected);
+    assert_eq!(
+        (&one["name"], &one["every_seconds"], &one["succeeded"]),
+        (&json!("base"), &json!(21_600), &Value::Null)
+    );
+    assert_eq!(pins(&mirror).len(), 2);
+    let warned = |line: &String| {
+        line.contains("an image could not be brought") && line.contains("images.txt:2")
+    };
+    assert!(mirror.log().iter().any(warned));
+    let count = |outcome: &str| {
+        mirror.metric(&format!(
+            "roadstead_sync_images_total{{name=\"base\",outcome=\"{outcome}\"}}"
+        ))
+    };
+    assert_eq!((count("fetched"), count("failed")), (2.0, 1.0));
+    // A hangup takes others, and leaves those out that are not there any more.
+    let file = std::fs::read_to_string(mirror.configuration()).unwrap();
+    let file = file.replace(
+        "name = \"base\"\nlists = [\"images.txt\"]\nimages = [\"tool:1\"]",
+        "name = \"other\"\nimages = [\"late:1\"]",
+    );
+    std::fs::write(mirror.configuration(), file).unwrap();
+    mirror.hang_up();
+    eventually!(told().await["syncs"][0]["succeeded"] != Value::Null);
+    let run = told().await;
+    assert_eq!(run["syncs"].as_array().unwrap().len(), 1);
+    assert_eq!(run["syncs"][0]["name"], "other");
+    assert_eq!(pins(&mirror).len(), 3);
+    assert!(mirror.metric("roadstead_sync_last_success_seconds{name=\"other\"}") > 1e9);
+    // A command on a store of its own does not begin them.
+    let before = upstream.log().len();
+    let second = beside(&mirror, "second");
+    let output = command(&mirror, &second, &["pins"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(upstream.log().len(), before);
+}

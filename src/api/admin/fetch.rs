@@ -6,7 +6,8 @@ use http::Response;
 use serde_json::json;
 
 use super::super::error::ApiError;
-use super::super::{Api, Call};
+use super::super::record::Record;
+use super::super::{Api, Call, respond};
 use super::work;
 use crate::body::Body;
 use crate::bundle::asked::Asked;
@@ -21,6 +22,16 @@ use crate::upstream::{self, CredentialConfig, SecretSource, Upstream};
 const ELSEWHERE: &str = "copy";
 
 impl Api {
+    /// `GET /admin/sync`: the lists that are brought in the background, and how that went.
+    pub(in super::super) fn schedules(
+        &self,
+        call: &Call<'_>,
+        record: &mut Record,
+    ) -> Result<Response<Body>, ApiError> {
+        self.administer(call, record, "GET")?;
+        Ok(respond::json(&self.config.schedules.to_json()))
+    }
+
     /// `POST /admin/lock`: what everything means now, as the text of a lock.
     pub(super) async fn lock(
         &self,

@@ -6,6 +6,7 @@
 mod bring;
 mod plan;
 mod report;
+pub mod schedule;
 
 pub use report::{Asking, Line, Outcome, Report};
 use serde::{Deserialize, Serialize};
