@@ -493,6 +493,13 @@ async fn one_image_that_fails_stops_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn images_that_share_layers_and_an_upstream_that_wants_few_requests() {
+    // A quarter of the places is not for blobs; and six are fetched at a time at most.
+    for (places, expected) in [(4, 3), (16, 6)] {
+        shared_layers(places, expected).await;
+    }
+}
+
+async fn shared_layers(places: usize, expected: usize) {
     let upstream = Upstream::start().await;
     let base = image::noise_layer(image::Packing::Gzip, 1, 200_000);
     let images: Vec<Image> = (1..=6)
@@ -514,7 +521,7 @@ async fn images_that_share_layers_and_an_upstream_that_wants_few_requests() {
         key: "docker-hub",
         url: upstream.url(),
         serves: "docker.io",
-        more: "limits = { concurrent = 4 }\n".to_owned(),
+        more: format!("limits = {{ concurrent = {places} }}\n"),
     };
     let mirror = Mirror::with(&[remote], "").await;
     let names: Vec<String> = (0..6).map(|number| format!("app{number}:1")).collect();
@@ -528,12 +535,12 @@ async fn images_that_share_layers_and_an_upstream_that_wants_few_requests() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    eventually!(upstream.count("GET", "/blobs/") == 3);
-    // A quarter of the places is not for blobs. While those three stand, the mirror answers others and asks for no fourth.
+    eventually!(upstream.count("GET", "/blobs/") == expected);
+    // While those stand, the mirror answers others and asks for no more.
     for _ in 0..20 {
         assert_eq!(mirror.client().get("/livez").await.status, StatusCode::OK);
     }
-    assert_eq!(upstream.count("GET", "/blobs/"), 3);
+    assert_eq!(upstream.count("GET", "/blobs/"), expected);
     gate.open();
     let told = result(&child.wait_with_output().unwrap(), 0);
     assert!(
@@ -631,6 +638,20 @@ async fn what_does_not_fit_is_not_begun_and_a_pause_is_told() {
     for kind in ["looking", "plan", "waiting", "image"] {
         assert!(kinds.contains(&kind), "{kind}: {kinds:?}");
     }
+    // A long one is left to whoever runs it again.
+    let late = image::small(Flavour::Docker, 3);
+    upstream.hold("library/late", "1", &late);
+    let wait = Act {
+        headers: vec![("Retry-After".to_owned(), "61".to_owned())],
+        ..Act::status(429)
+    };
+    upstream.script("GET", layer_of(&late).digest.as_str(), 1, wait);
+    let output = run(&mirror, &["sync", "--json", "late:1"]);
+    assert_eq!(
+        outcomes(&result(&output, 1)),
+        [("docker.io/library/late:1", "failed")]
+    );
+    assert!(!text(&output.stdout).contains("\"waiting\""), "{output:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
