@@ -225,7 +225,7 @@ async fn the_owners_commands_may_take_their_time() {
         async move {
             server
                 .run(Arc::new(Probe::default()), &tasks, shutdown)
-                .await
+                .await;
         }
     });
     // Who is slow over TCP is cut after this long (`a_request_body_has_a_minimum_speed`).
