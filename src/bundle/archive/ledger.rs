@@ -31,7 +31,7 @@ pub struct Found {
     pub media_type: MediaType,
     /// The manifest itself where the archive had none and it was made (`docker save`).
     pub made: Option<Vec<u8>>,
-    /// Everything that the image is made of, its manifest included.
+    /// Everything that the image is made of, its manifest included, sorted.
     pub needs: Vec<Digest>,
 }
 
@@ -168,7 +168,7 @@ impl Ledger {
                 size: image.size(),
                 media_type: image.media_type().clone(),
                 made: None,
-                needs: image.needs().map(|(digest, _)| digest.clone()).collect(),
+                needs: sorted(image.needs().map(|(digest, _)| digest.clone())),
             });
         }
         Ok(Summary {
@@ -197,7 +197,7 @@ impl Ledger {
                 size: one.size,
                 media_type: one.media_type.clone(),
                 made: None,
-                needs: needs.into_iter().cloned().collect(),
+                needs: sorted(needs.into_iter().cloned()),
             })
         };
         Ok(Summary {
@@ -217,12 +217,7 @@ impl Ledger {
             size: u64::try_from(one.manifest.len()).unwrap_or(u64::MAX),
             media_type: media_type.clone(),
             made: Some(one.manifest.clone()),
-            needs: one
-                .blobs
-                .iter()
-                .cloned()
-                .chain([Digest::of(&one.manifest)])
-                .collect(),
+            needs: sorted(one.blobs.iter().cloned().chain([Digest::of(&one.manifest)])),
         };
         Ok(Summary {
             images: made.iter().map(found).collect(),
@@ -273,4 +268,11 @@ impl Ledger {
         }
         Ok(reached)
     }
+}
+
+/// The same archive is the same summary, however its index was walked.
+fn sorted(digests: impl Iterator<Item = Digest>) -> Vec<Digest> {
+    let mut digests: Vec<Digest> = digests.collect();
+    digests.sort();
+    digests
 }
