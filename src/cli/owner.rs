@@ -28,7 +28,7 @@ use crate::audit::AuditFile;
 use crate::body;
 use crate::bundle::progress::Event;
 use crate::config::Resolved;
-use crate::oci::Digest;
+use crate::oci::{Digest, ErrorCode};
 use crate::store;
 use crate::tasks::Tasks;
 use crate::upstream::ProxyConfig;
@@ -129,6 +129,8 @@ async fn unless_interrupted<T>(work: impl Future<Output = anyhow::Result<T>>) ->
         signal(SignalKind::interrupt())?,
     );
     tokio::select! {
+        // What is done is done, even if the signal came in the same moment.
+        biased;
         done = work => done,
         _ = terminate.recv() => Err(Interrupted.into()),
         _ = interrupt.recv() => Err(Interrupted.into()),
@@ -159,6 +161,21 @@ impl Alive {
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted; the same command goes on where this one stopped")]
 pub(super) struct Interrupted;
+
+/// The process that has the store does not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(super) struct Refused {
+    code: String,
+    message: String,
+}
+
+impl Refused {
+    /// Whether what it was sent is not what it was said to be.
+    pub(super) fn is_about_bytes(&self) -> bool {
+        self.code == ErrorCode::DigestInvalid.as_str()
+    }
+}
 
 /// Work that was done.
 #[derive(Debug)]
@@ -345,8 +362,13 @@ impl Owner {
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default();
-        match told.pointer("/errors/0/message").and_then(Value::as_str) {
-            Some(message) => anyhow!("{message}"),
+        let text = |pointer: &str| told.pointer(pointer).and_then(Value::as_str);
+        match text("/errors/0/message") {
+            Some(message) => Refused {
+                code: text("/errors/0/code").unwrap_or_default().to_owned(),
+                message: message.to_owned(),
+            }
+            .into(),
             None => anyhow!("process {} answered {status}", self.pid),
         }
     }
