@@ -17,7 +17,7 @@ use super::list::ListError;
 use super::progress::Event;
 use crate::oci::{Digest, Platform, Reference};
 use crate::repository::{Error, Gathered, bring};
-use crate::store::{Hold, Store, StoreError};
+use crate::store::{Hold, NoRoomToKeep, Store, StoreError};
 
 /// How many blobs are fetched at a time.
 const AT_ONCE: usize = 6;
@@ -68,14 +68,30 @@ pub enum ExportError {
     /// Something could not be fetched.
     #[error("{0} cannot be fetched: {1}")]
     Fetch(Digest, Error),
+    /// It does not fit the cache.
+    #[error("the images do not fit the cache, which holds all of them until they are written: {0}")]
+    NoRoom(NoRoomToKeep),
     /// The store failed.
     #[error("the store failed: {0}")]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// Something is not in the store although it was fetched.
     #[error(
         "{0} is not in the store although it was fetched; is storage.max_size too small for these images?"
     )]
     Gone(Digest),
+}
+
+impl From<StoreError> for ExportError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NoRoomToKeep(why) => Self::NoRoom(why),
+            StoreError::Full
+            | StoreError::Mismatch { .. }
+            | StoreError::Io(_)
+            | StoreError::Pending(_)
+            | StoreError::Index(_) => Self::Store(error),
+        }
+    }
 }
 
 /// A piece of something that goes along.
@@ -120,6 +136,12 @@ impl Export {
         }
         let carried: Vec<&Digest> = pieces.keys().filter(|one| !have.contains(*one)).collect();
         let holds: Vec<Hold> = carried.iter().map(|digest| store.hold(digest)).collect();
+        // All of it must be here at the same time. Better said before the first blob is fetched.
+        let together: Vec<(Digest, u64)> = carried
+            .iter()
+            .filter_map(|digest| Some(((*digest).clone(), pieces.get(*digest)?.size)))
+            .collect();
+        store.check_kept_room(&together).await?;
         fetch(search, store, &found, (&pieces, &carried)).await?;
         let blobs = carried.iter().filter_map(|digest| {
             let piece = pieces.get(*digest)?;

@@ -68,6 +68,10 @@ impl ApiError {
     pub(in crate::api) fn from_commit(error: &CommitError) -> Self {
         match error {
             CommitError::Stage(error) => Self::from_stage(error),
+            CommitError::NotKept {
+                cause: full @ StageError::Full,
+                ..
+            } => Self::from_stage(full),
             CommitError::NotKept { .. } => Self::failed(error),
             CommitError::Mismatch { .. } | CommitError::Length { .. } => Self::new(
                 StatusCode::BAD_REQUEST,
