@@ -27,6 +27,7 @@ mod verify;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -42,6 +43,9 @@ use crate::upstream::ProxyConfig;
 const FAILED: u8 = 1;
 /// Exit code of wrong usage or configuration.
 const MISUSED: u8 = 2;
+/// How long a command waits at its end for its threads: they may have files to take away, but one that waits for standard input would wait
+/// for ever.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Pull-through caching mirror for container registries.
 #[derive(Debug, Parser)]
@@ -229,7 +233,9 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(work)
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(LINGER);
+    done
 }
 
 /// Where sockets go that cannot lie in the data directory.
