@@ -27,6 +27,7 @@ mod admission;
 mod aql;
 mod artifactory;
 mod audit;
+mod bundles;
 mod chain;
 mod coalesce;
 mod configuration;
