@@ -63,3 +63,4 @@ mod sync;
 mod tls;
 mod tokens;
 mod virtuals;
+mod walkthroughs;

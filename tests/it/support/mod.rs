@@ -7,6 +7,7 @@
 //! * [`Client`]: an HTTP client that shows everything, and [`raw`] for what no client would send.
 //! * [`Canary`]: a listener that nobody should ever talk to.
 //! * [`secrets`]: what every secret of a test contains, and the search for it in whatever the mirror says.
+//! * [`Walkthrough`]: the marked shell blocks of a document, run as they stand there.
 //!
 //! Nothing sleeps to wait for something: `eventually!` (async) and [`wait_until`] (not) poll with one patience.
 #![allow(
@@ -28,6 +29,7 @@ pub mod secure;
 pub mod signer;
 pub mod tls;
 pub mod upstream;
+pub mod walkthrough;
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -39,6 +41,7 @@ pub use issuer::Issuer;
 pub use mirror::{Mirror, Remote};
 pub use secure::Secure;
 pub use upstream::{Act, Gate, Seen, Upstream};
+pub use walkthrough::Walkthrough;
 
 /// How long anything may take that is bound to happen: the one knob, in seconds, is `ROADSTEAD_TEST_PATIENCE`.
 pub fn patience() -> Duration {
