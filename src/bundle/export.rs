@@ -48,7 +48,7 @@ pub enum ExportError {
     #[error(transparent)]
     List(#[from] ListError),
     /// Nothing is asked for.
-    #[error("no image is named: name some, or give a list with -f")]
+    #[error("no image is asked for: name some, or give a list with -f that has some")]
     Nothing,
     /// Some images cannot be had; each was told.
     #[error("{0} of the images cannot be had, so nothing was written")]
@@ -121,6 +121,9 @@ impl Export {
             })
             .collect::<Result<HashSet<_>, _>>()?;
         let (sought, troubles) = search.find(&order.asked).await?;
+        if sought.is_empty() && troubles.is_empty() {
+            return Err(ExportError::Nothing);
+        }
         let (found, more) = search.gather(sought).await;
         for trouble in troubles.iter().chain(&more) {
             search.progress.tell(trouble.event()).await;

@@ -1,6 +1,6 @@
 //! Which image of which repository is meant by what somebody wants, and all that it is made of.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use futures_util::stream::{self, StreamExt as _};
 
@@ -58,6 +58,9 @@ pub enum Why {
     /// It is no image.
     #[error("{0}")]
     NoImage(String),
+    /// Its name is to mean two things.
+    #[error("it is asked for as {0} and as {1}; leave one of them out")]
+    Twice(String, String),
     /// Nothing fits.
     #[error(transparent)]
     Pick(#[from] PickError),
@@ -158,8 +161,8 @@ impl Search<'_> {
                 }),
             }
         }
-        let mut seen = BTreeSet::new();
-        found.retain(|sought| seen.insert(sought.image.clone()));
+        let (found, twice) = each_once(found);
+        troubles.extend(twice);
         Ok((found, troubles))
     }
 
@@ -343,10 +346,114 @@ pub fn locked(gathered: &Gathered) -> Option<Locked> {
     })
 }
 
+/// What is asked for in several places is looked for once: all the platforms, and all that comes along, of all of them. A name that is to
+/// mean two things means none.
+fn each_once(found: Vec<Sought>) -> (Vec<Sought>, Vec<Trouble>) {
+    let (mut once, mut troubles): (Vec<Sought>, Vec<Trouble>) = (Vec::new(), Vec::new());
+    let mut places: HashMap<ImageRef, usize> = HashMap::new();
+    for sought in found {
+        let place = places
+            .get(&sought.image)
+            .and_then(|place| once.get_mut(*place));
+        let Some(there) = place else {
+            places.insert(sought.image.clone(), once.len());
+            once.push(sought);
+            continue;
+        };
+        if there.reference == sought.reference {
+            there.taken = both(&there.taken, sought.taken);
+            there.about = wider(&there.about, sought.about);
+        } else {
+            troubles.push(Trouble {
+                image: sought.image.to_string(),
+                source: sought.source,
+                why: Why::Twice(there.reference.to_string(), sought.reference.to_string()),
+            });
+        }
+    }
+    (once, troubles)
+}
+
+/// The platforms of both; none means all.
+fn both(one: &Taken, other: Taken) -> Taken {
+    match (one, other) {
+        (Taken::Platforms(one), Taken::Platforms(other)) if one.is_empty() || other.is_empty() => {
+            Taken::default()
+        }
+        (Taken::Platforms(one), Taken::Platforms(other)) => {
+            let mut all = one.clone();
+            all.extend(other.into_iter().filter(|platform| !one.contains(platform)));
+            Taken::Platforms(all)
+        }
+        (Taken::These(one), Taken::These(other)) => {
+            Taken::These(one.union(&other).cloned().collect())
+        }
+        // What was locked is what it is.
+        (one, _) => one.clone(),
+    }
+}
+
+/// What comes along with either.
+fn wider(one: &About, other: About) -> About {
+    match (one, other) {
+        (About::Listed(Referrers::None), other) => other,
+        (About::Listed(Referrers::Types(one)), About::Listed(Referrers::Types(other))) => {
+            let mut all = one.clone();
+            all.extend(other.into_iter().filter(|kind| !one.contains(kind)));
+            About::Listed(Referrers::Types(all))
+        }
+        (About::Listed(Referrers::Types(_)), About::Listed(Referrers::All)) => {
+            About::Listed(Referrers::All)
+        }
+        (one, _) => one.clone(),
+    }
+}
+
 fn full_name(head: &str, name: &Name, reference: &Reference) -> Result<ImageRef, Why> {
     let text = match reference {
         Reference::Tag(tag) => format!("{head}/{name}:{tag}"),
         Reference::Digest(digest) => format!("{head}/{name}@{digest}"),
     };
     ImageRef::parse(&text).map_err(|error| Why::NoImage(format!("{text}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_wishes_are_one_with_all_of_both() {
+        let platforms = |list: &[&str]| {
+            let parsed = list.iter().map(|text| Platform::parse(text).unwrap());
+            Taken::Platforms(parsed.collect())
+        };
+        let (amd, arm) = (platforms(&["linux/amd64"]), platforms(&["linux/arm64"]));
+        assert_eq!(
+            both(&amd, arm.clone()),
+            platforms(&["linux/amd64", "linux/arm64"])
+        );
+        assert_eq!(both(&amd, amd.clone()), amd);
+        for (one, other) in [(amd.clone(), platforms(&[])), (platforms(&[]), arm)] {
+            assert_eq!(both(&one, other), platforms(&[]));
+        }
+        let types = |list: &[&str]| {
+            About::Listed(Referrers::Types(
+                list.iter().map(|&kind| kind.to_owned()).collect(),
+            ))
+        };
+        let (none, all) = (
+            About::Listed(Referrers::None),
+            About::Listed(Referrers::All),
+        );
+        for (one, other, came) in [
+            (&none, &none, &none),
+            (&none, &all, &all),
+            (&all, &none, &all),
+            (&types(&["a"]), &all, &all),
+            (&all, &types(&["a"]), &all),
+            (&types(&["a"]), &types(&["a", "b"]), &types(&["a", "b"])),
+        ] {
+            assert_eq!(&wider(one, other.clone()), came);
+        }
+    }
 }

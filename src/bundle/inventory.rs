@@ -9,10 +9,10 @@ use crate::oci::Digest;
 
 /// The first line.
 const TITLE: &str = "roadstead inventory 1";
-/// The most digests: a million blobs.
-pub const DIGESTS_MAX: usize = 1_000_000;
+/// The most digests: with all of them a request still has room for what it asks for.
+pub const DIGESTS_MAX: usize = 500_000;
 /// The most bytes of a file, compressed.
-pub const FILE_MAX: usize = 96 << 20;
+pub const FILE_MAX: usize = 48 << 20;
 /// The longest line: an algorithm, a colon, and the hex of SHA-512.
 const LINE_MAX: usize = 160;
 /// zstd's default.

@@ -71,6 +71,7 @@ fn pause(why: &Why) -> Option<Duration> {
         | Why::LeftOut(_)
         | Why::NoImage(_)
         | Why::Pick(_)
+        | Why::Twice(..)
         | Why::Gather(_)
         | Why::Lock(_) => None,
     }

@@ -1,4 +1,4 @@
-//! Images that wait for content of bundles that have not come yet: written down in the data directory, one file an import.
+//! Images that wait for content of bundles that have not come yet: written down in the data directory, one file for each meaning of a name in a repository.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -8,97 +8,168 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
-use super::archive::Contents;
+use super::archive::ImageRef;
+use crate::clock::Wall;
 use crate::oci::Digest;
 
 /// Where.
 const DIRECTORY: &str = "waiting";
-/// The most files; the oldest goes when there is one more.
-const FILES_MAX: usize = 64;
+/// The most images that wait; another one is refused its place, and said.
+pub(super) const WAITING_MAX: usize = 4096;
 /// What stands behind a name until the file is on the disk.
-const PARTIAL: &str = ".partial";
-/// The longest file: a table of contents, and a few words.
-const FILE_MAX: u64 = 80 << 20;
+const PARTIAL: &str = "partial";
+/// The longest file: an image of a hundred thousand pieces.
+const FILE_MAX: u64 = 16 << 20;
 
-/// Some images that wait.
-#[derive(Debug)]
+/// An image that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Waiting {
-    path: PathBuf,
-    pub(super) contents: Contents,
-    pub(super) to: Option<String>,
+    /// The key of the repository that gets it.
+    pub(super) repository: String,
+    pub(super) image: ImageRef,
+    pub(super) digest: Digest,
+    /// All that it needs, with sizes.
+    pub(super) needs: Vec<(Digest, u64)>,
     pub(super) keep_tags: bool,
+    /// Whether it may move a tag.
+    pub(super) moves: bool,
+    /// Since when. A tag that was set after it stays what it is.
+    pub(super) at: Wall,
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Written {
-    contents: String,
-    to: Option<String>,
+    repository: String,
+    image: String,
+    digest: String,
+    needs: Vec<(String, u64)>,
     keep_tags: bool,
+    moves: bool,
+    at: i64,
 }
 
-/// All that waits. A file that cannot be read is left where it is, and said.
+impl Waiting {
+    /// The file that says it.
+    fn file(&self) -> String {
+        let place = format!("{}\n{}\n{}", self.repository, self.image, self.digest);
+        Digest::of(place.as_bytes()).hex().to_owned()
+    }
+
+    fn read(path: &Path) -> io::Result<Self> {
+        let mut text = Vec::new();
+        let read = File::open(path)?
+            .take(FILE_MAX + 1)
+            .read_to_end(&mut text)?;
+        if u64::try_from(read).unwrap_or(u64::MAX) > FILE_MAX {
+            return Err(io::Error::other("it is too long"));
+        }
+        let written: Written = serde_json::from_slice(&text)?;
+        let digest = |text: &str| Digest::parse(text).map_err(io::Error::other);
+        let needs = written.needs.iter();
+        Ok(Self {
+            repository: written.repository,
+            image: ImageRef::parse(&written.image).map_err(io::Error::other)?,
+            digest: digest(&written.digest)?,
+            needs: needs
+                .map(|(text, size)| Ok((digest(text)?, *size)))
+                .collect::<io::Result<_>>()?,
+            keep_tags: written.keep_tags,
+            moves: written.moves,
+            at: Wall::from_ms(written.at),
+        })
+    }
+
+    fn to_text(&self) -> io::Result<Vec<u8>> {
+        let needs = self.needs.iter();
+        Ok(serde_json::to_vec(&Written {
+            repository: self.repository.clone(),
+            image: self.image.to_string(),
+            digest: self.digest.to_string(),
+            needs: needs
+                .map(|(digest, size)| (digest.to_string(), *size))
+                .collect(),
+            keep_tags: self.keep_tags,
+            moves: self.moves,
+            at: self.at.as_ms(),
+        })?)
+    }
+}
+
+/// All that waits, the oldest first. A file that cannot be read is left where it is, and said; what a crash left of one goes.
 pub(super) async fn load(root: &Path) -> io::Result<Vec<Waiting>> {
     let directory = root.join(DIRECTORY);
     blocking(move || {
         let mut found = Vec::new();
         for path in files(&directory)? {
-            match read(&path) {
+            if path.extension().is_some_and(|found| found == PARTIAL) {
+                fs::remove_file(&path)?;
+                continue;
+            }
+            match Waiting::read(&path) {
                 Ok(waiting) => found.push(waiting),
                 Err(error) => {
                     warn!(path = %path.display(), %error, "what waits for a bundle cannot be read");
                 }
             }
         }
+        found.sort_by_key(|one: &Waiting| one.at);
         Ok(found)
     })
     .await
 }
 
-/// Writes images down that wait. The same ones again are the same file.
-pub(super) async fn remember(
+/// Writes down what waits, durably, then forgets what does not any more. Of images for which there is no place no more is written than said.
+pub(super) async fn update(
     root: &Path,
-    contents: &Contents,
-    to: Option<&str>,
-    keep_tags: bool,
+    waits: Vec<Waiting>,
+    no_more: Vec<Waiting>,
 ) -> io::Result<()> {
     let directory = root.join(DIRECTORY);
-    let contents = contents.to_json().map_err(io::Error::other)?;
-    let written = Written {
-        contents: String::from_utf8(contents).map_err(io::Error::other)?,
-        to: to.map(str::to_owned),
-        keep_tags,
-    };
-    let text = serde_json::to_vec(&written)?;
     blocking(move || {
-        fs::create_dir_all(&directory)?;
-        let there = files(&directory)?;
-        if let Some(oldest) = there.first().filter(|_| there.len() >= FILES_MAX) {
-            warn!(path = %oldest.display(), "too much waits for bundles; the oldest is forgotten");
-            fs::remove_file(oldest)?;
+        if waits.is_empty() && no_more.is_empty() {
+            return Ok(());
         }
-        let path = directory.join(Digest::of(&text).hex());
-        let mut partial = path.clone().into_os_string();
-        partial.push(PARTIAL);
-        let mut file = File::create(&partial)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&partial, &path)?;
+        fs::create_dir_all(&directory)?;
+        let mut count = files(&directory)?.len();
+        let mut written = Vec::new();
+        for one in &waits {
+            let path = directory.join(one.file());
+            let is_new = !path.exists();
+            if is_new && count >= WAITING_MAX {
+                warn!(image = %one.image, most = WAITING_MAX, "too many images wait for bundles; this one has to be imported again");
+                continue;
+            }
+            count += usize::from(is_new);
+            put(&path, &one.to_text()?)?;
+            written.push(one.file());
+        }
+        for one in no_more {
+            if written.contains(&one.file()) {
+                continue;
+            }
+            match fs::remove_file(directory.join(one.file())) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
         File::open(&directory)?.sync_all()
     })
     .await
 }
 
-/// Forgets what waits no more.
-pub(super) async fn forget(waiting: &Waiting) -> io::Result<()> {
-    let path = waiting.path.clone();
-    blocking(move || match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    })
-    .await
+fn put(path: &Path, text: &[u8]) -> io::Result<()> {
+    let partial = path.with_extension(PARTIAL);
+    let written = File::create(&partial)
+        .and_then(|mut file| file.write_all(text).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&partial, path));
+    if written.is_err() {
+        let _may_not_be_there = fs::remove_file(&partial);
+    }
+    written
 }
 
-/// The files, the oldest first.
+/// The files, in one order.
 fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -107,33 +178,12 @@ fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
-        if entry.path().extension().is_none() && entry.file_type()?.is_file() {
-            found.push((entry.metadata()?.modified()?, entry.path()));
+        if entry.file_type()?.is_file() {
+            found.push(entry.path());
         }
     }
     found.sort();
-    Ok(found.into_iter().map(|(_, path)| path).collect())
-}
-
-fn read(path: &Path) -> io::Result<Waiting> {
-    let mut text = Vec::new();
-    let read = File::open(path)?
-        .take(FILE_MAX + 1)
-        .read_to_end(&mut text)?;
-    if u64::try_from(read).unwrap_or(u64::MAX) > FILE_MAX {
-        return Err(io::Error::other("it is too long"));
-    }
-    let Written {
-        contents,
-        to,
-        keep_tags,
-    } = serde_json::from_slice(&text)?;
-    Ok(Waiting {
-        path: path.to_owned(),
-        contents: Contents::parse(contents.as_bytes()).map_err(io::Error::other)?,
-        to,
-        keep_tags,
-    })
+    Ok(found)
 }
 
 async fn blocking<T: Send + 'static>(
@@ -145,58 +195,62 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::archive::ImageRef;
-    use crate::bundle::archive::contents::{Image, Omitted};
-    use crate::oci::MediaType;
 
-    fn contents(number: usize) -> Contents {
-        let digest = Digest::of(&number.to_le_bytes());
-        let image = Image {
-            reference: ImageRef::parse("docker.io/library/a:1").unwrap(),
-            digest: digest.clone(),
-            media_type: MediaType::parse(crate::oci::media_type::OCI_MANIFEST).unwrap(),
-            size: 8,
-            needs: vec![digest.clone()],
-        };
-        let omitted = vec![Omitted { digest, size: 8 }];
-        Contents::new(vec![image], Vec::new(), omitted, Vec::new()).unwrap()
+    fn one(image: &str, meaning: &[u8]) -> Waiting {
+        Waiting {
+            repository: "prod".to_owned(),
+            image: ImageRef::parse(image).unwrap(),
+            digest: Digest::of(meaning),
+            needs: vec![(Digest::of(meaning), 8)],
+            keep_tags: true,
+            moves: true,
+            at: Wall::from_ms(7),
+        }
     }
 
     #[tokio::test]
     async fn what_waits_is_there_until_it_is_forgotten() {
         let root = tempfile::tempdir().unwrap();
         assert!(load(root.path()).await.unwrap().is_empty());
+        let (first, other) = (
+            one("docker.io/library/a:1", b"1"),
+            one("docker.io/library/b:1", b"1"),
+        );
+        update(root.path(), vec![first.clone(), other.clone()], Vec::new())
+            .await
+            .unwrap();
+        let later = Waiting {
+            at: Wall::from_ms(9),
+            ..one("docker.io/library/a:1", b"2")
+        };
+        update(root.path(), vec![later.clone()], vec![first])
+            .await
+            .unwrap();
+        let directory = root.path().join(DIRECTORY);
+        fs::write(directory.join("broken"), "{").unwrap();
+        fs::write(directory.join("left.partial"), "{").unwrap();
+        let all = load(root.path()).await.unwrap();
+        assert_eq!(all, [other.clone(), later.clone()]);
+        // What is broken stays for somebody to look at; what a crash left does not.
+        assert!(directory.join("broken").exists() && !directory.join("left.partial").exists());
         for _again in 0..2 {
-            remember(root.path(), &contents(1), Some("prod"), true)
+            update(root.path(), Vec::new(), vec![later.clone()])
                 .await
                 .unwrap();
         }
-        remember(root.path(), &contents(2), None, false)
-            .await
-            .unwrap();
-        fs::write(root.path().join(DIRECTORY).join("broken"), "{").unwrap();
-        let all = load(root.path()).await.unwrap();
-        assert_eq!(all.len(), 2);
-        let one = all.iter().find(|one| one.keep_tags).unwrap();
-        assert_eq!(
-            (one.to.as_deref(), &one.contents),
-            (Some("prod"), &contents(1))
-        );
-        forget(one).await.unwrap();
-        forget(one).await.unwrap();
-        assert_eq!(load(root.path()).await.unwrap().len(), 1);
-        // What is broken stays for somebody to look at.
-        assert!(root.path().join(DIRECTORY).join("broken").exists());
+        assert_eq!(load(root.path()).await.unwrap(), [other]);
     }
 
     #[tokio::test]
-    async fn there_is_a_bound_and_the_oldest_goes() {
+    async fn there_is_a_bound() {
         let root = tempfile::tempdir().unwrap();
-        for number in 0..=FILES_MAX {
-            remember(root.path(), &contents(number), None, false)
-                .await
-                .unwrap();
+        let directory = root.path().join(DIRECTORY);
+        fs::create_dir(&directory).unwrap();
+        for number in 0..WAITING_MAX {
+            fs::write(directory.join(number.to_string()), "").unwrap();
         }
-        assert_eq!(load(root.path()).await.unwrap().len(), FILES_MAX);
+        let late = one("docker.io/library/a:1", b"1");
+        update(root.path(), vec![late], Vec::new()).await.unwrap();
+        assert_eq!(files(&directory).unwrap().len(), WAITING_MAX);
     }
 }

@@ -99,6 +99,11 @@ impl Plan {
     fn read(arguments: &Arguments, environment: &[(String, String)]) -> anyhow::Result<Self> {
         let path = &arguments.output;
         let to_stdout = path == Path::new("-");
+        if to_stdout && arguments.json {
+            bail!(
+                "the bundle goes to standard output, where --json would stand in the middle of it; name a file with -o"
+            );
+        }
         let target = if arguments.dry_run {
             Target::Nowhere
         } else if arguments.directory && to_stdout {

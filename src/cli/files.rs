@@ -34,12 +34,12 @@ pub(super) fn key(path: &Path) -> anyhow::Result<Vec<u8>> {
     read(path, KEY_MAX)
 }
 
-/// Writes a file, or another one in its place: beside, synced, renamed.
+/// Writes a file, or another one in its place: beside, by a name that nobody can have put there, synced, renamed.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let mut beside = path.as_os_str().to_owned();
-    beside.push(".partial");
+    beside.push(format!(".{}.partial", uuid::Uuid::new_v4().simple()));
     let beside = Path::new(&beside);
-    let written = File::create(beside)
+    let written = File::create_new(beside)
         .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
         .and_then(|()| std::fs::rename(beside, path))
         .and_then(|()| File::open(parent(path))?.sync_all());

@@ -96,14 +96,20 @@ impl Asked {
         environment: &[(String, String)],
     ) -> anyhow::Result<()> {
         for file in files {
+            let text = text(file, LIST_MAX)?;
+            // What the file does not name is nobody's business.
             let variables: BTreeMap<String, String> = match kind {
-                ListKind::Compose => environment.iter().cloned().collect(),
+                ListKind::Compose => environment
+                    .iter()
+                    .filter(|(name, _)| text.contains(name.as_str()))
+                    .cloned()
+                    .collect(),
                 ListKind::List | ListKind::Kubernetes => BTreeMap::new(),
             };
             self.lists.push(ListFile {
                 kind,
                 file: file.display().to_string(),
-                text: text(file, LIST_MAX)?,
+                text,
                 variables,
             });
         }

@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
 use http::Method;
 
 use super::owner::Here;
-use super::{output, owner};
+use super::{files, output, owner};
 use crate::clock;
 
 /// What `GET /admin/missing` answers as a list.
@@ -50,8 +49,7 @@ async fn missing(here: Here, arguments: &Arguments) -> anyhow::Result<()> {
 
 fn write(arguments: &Arguments, list: &[u8]) -> anyhow::Result<()> {
     if let Some(path) = &arguments.output {
-        return std::fs::write(path, list)
-            .with_context(|| format!("cannot write the list to {}", path.display()));
+        return files::replace(path, list);
     }
     output::bytes(list);
     Ok(())

@@ -104,7 +104,12 @@ pub(super) async fn with<T>(
         ready,
         stop: stop.clone(),
     };
-    let mirror = app::run(config, proxy, (audit, super::sockets()), Until::Told(told));
+    let mirror = Box::pin(app::run(
+        config,
+        proxy,
+        (audit, super::sockets()),
+        Until::Told(told),
+    ));
     let command = async {
         let done = unless_interrupted(async {
             // Where it cannot start, that is the error that counts.
@@ -118,8 +123,30 @@ pub(super) async fn with<T>(
         stop.cancel();
         done
     };
-    let (ran, done) = tokio::join!(mirror, command);
-    ran.and(done)
+    let both = async {
+        let (ran, done) = tokio::join!(mirror, command);
+        ran.and(done)
+    };
+    tokio::select! {
+        done = both => done,
+        () = second_signal() => Err(Interrupted.into()),
+    }
+}
+
+/// Who asks twice does not wait for an end in order.
+async fn second_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    for _ in 0..2 {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
 }
 
 /// The first signal ends the work, and everything that waits for it.
@@ -159,7 +186,7 @@ impl Alive {
 
 /// The command was ended by a signal.
 #[derive(Debug, thiserror::Error)]
-#[error("interrupted; the same command goes on where this one stopped")]
+#[error("interrupted; run the same command again to go on")]
 pub(super) struct Interrupted;
 
 /// The process that has the store does not do what it was asked for.
@@ -275,9 +302,15 @@ impl Owner {
             return Err(self.refused(response).await);
         }
         let mut rest = response.into_body();
-        let mut text = Vec::new();
+        let (mut text, mut looked): (Vec<u8>, usize) = (Vec::new(), 0);
         loop {
-            while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+            let new = |text: &[u8], looked: usize| {
+                let rest = text.get(looked..).unwrap_or_default();
+                let end = rest.iter().position(|byte| *byte == b'\n');
+                end.map(|end| looked + end)
+            };
+            while let Some(end) = new(&text, looked) {
+                looked = 0;
                 let event: Event = serde_json::from_slice(text.get(..end).unwrap_or_default())?;
                 text.drain(..=end);
                 match event {
@@ -296,6 +329,7 @@ impl Owner {
                     | Event::Trouble { .. }) => line(&event),
                 }
             }
+            looked = text.len();
             let Some(frame) = rest.frame().await else {
                 bail!("{}", self.silent());
             };

@@ -223,6 +223,7 @@ impl Gathering<'_> {
             blobs: Vec::new(),
             taken: BTreeSet::new(),
             fetched: BTreeSet::new(),
+            attestations: HashSet::new(),
         };
         let top = walk.opened(what)?;
         let digest = top.digest.clone();
@@ -288,6 +289,8 @@ struct Walk<'a> {
     blobs: Vec<GatheredBlob>,
     taken: BTreeSet<(Platform, Digest)>,
     fetched: BTreeSet<Digest>,
+    /// Attestations of an index, about which nobody keeps anything.
+    attestations: HashSet<Digest>,
 }
 
 impl Walk<'_> {
@@ -330,7 +333,13 @@ impl Walk<'_> {
                 return Err(GatherError::TooDeep);
             }
             for child in self.chosen(one.manifest.children()) {
+                if child.annotations().contains_key(ABOUT) {
+                    self.attestations.insert(child.digest().clone());
+                }
                 let read = self.read(child.digest()).await?;
+                if child.platform().is_none() && !self.is_wanted(&read).await? {
+                    continue;
+                }
                 Box::pin(self.all_of(read, child.platform(), depth + 1)).await?;
                 if let Some(platform) = child.platform() {
                     self.taken
@@ -408,6 +417,27 @@ impl Walk<'_> {
             chosen.extend(about.cloned());
         }
         chosen
+    }
+
+    /// Whether an image of which its index says nothing is for a platform that is wanted.
+    async fn is_wanted(&mut self, one: &GatheredManifest) -> Result<bool, GatherError> {
+        let Taken::Platforms(platforms) = &self.choice else {
+            return Ok(true);
+        };
+        let Some(config) = one.manifest.config().filter(|_| !platforms.is_empty()) else {
+            return Ok(true);
+        };
+        let platforms = platforms.clone();
+        let own = self.platform_of(config).await?;
+        self.there.insert(own.to_string());
+        let mut fits = false;
+        for (number, wanted) in platforms.iter().enumerate() {
+            if own.satisfies(wanted) {
+                self.met.insert(number);
+                fits = true;
+            }
+        }
+        Ok(fits)
     }
 
     /// An image without an index has its platform in its config.
@@ -512,6 +542,7 @@ impl Walk<'_> {
             .manifests
             .iter()
             .map(|one| one.digest.clone())
+            .filter(|digest| !self.attestations.contains(digest))
             .collect();
         while let Some(digest) = queue.pop_front() {
             let before = self.manifests.len();

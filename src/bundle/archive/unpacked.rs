@@ -27,15 +27,10 @@ pub fn write_directory<R: Read>(
         let there = io::Error::new(io::ErrorKind::AlreadyExists, path.display().to_string());
         return Err(WriteError::Out(there));
     }
+    // A name of its own: what stands beside may be anybody's.
     let mut partial = path.as_os_str().to_owned();
-    partial.push(PARTIAL);
+    partial.push(format!(".{}{PARTIAL}", uuid::Uuid::new_v4().simple()));
     let partial = Unfinished(PathBuf::from(partial));
-    match fs::remove_dir_all(&partial.0) {
-        // One that an export before this one left.
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(WriteError::Out(error)),
-    }
     fs::create_dir(&partial.0).map_err(WriteError::Out)?;
     fill(contents, format, &partial.0, open)?;
     fs::rename(&partial.0, path).map_err(WriteError::Out)?;

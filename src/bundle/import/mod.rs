@@ -11,15 +11,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tracing::warn;
 
 use self::closure::Closure;
 use self::target::{Meant, Refused, Target, link, target};
-use super::archive::contents::{Blob, Image, Omitted};
 use super::archive::{Contents, ContentsError, ImageRef};
 use super::progress::{Event, Progress};
 use super::waiting::{self, Waiting};
 use crate::cache::KeepError;
-use crate::oci::{Digest, MediaType};
+use crate::clock;
+use crate::oci::Digest;
 use crate::repository::Snapshot;
 use crate::store::{Hold, Store, StoreError};
 
@@ -66,8 +67,27 @@ struct One {
     needs: Vec<(Digest, u64)>,
     target: Target,
     keep_tags: bool,
-    /// From which remembered import it is.
-    remembered: Option<usize>,
+    /// Whether it may move a tag: of a local repository that nobody named it may not.
+    moves: bool,
+    /// What was written down of it, where an earlier import brought some of it.
+    remembered: Option<Waiting>,
+}
+
+impl One {
+    fn waiting(&self) -> Waiting {
+        Waiting {
+            repository: self.target.key().to_owned(),
+            image: self.reference.clone(),
+            digest: self.digest.clone(),
+            needs: self.needs.clone(),
+            keep_tags: self.keep_tags,
+            moves: self.moves,
+            at: self
+                .remembered
+                .as_ref()
+                .map_or_else(clock::now, |one| one.at),
+        }
+    }
 }
 
 /// An import: its images, with everything of them that is here or comes held.
@@ -79,8 +99,6 @@ pub struct Import {
     wanted: BTreeMap<Digest, (u64, bool)>,
     /// What the bundles carry of it.
     carried: HashSet<Digest>,
-    order: Order,
-    waiting: Vec<Waiting>,
     /// Keeps all of it, here or on its way.
     holds: Vec<Hold>,
 }
@@ -99,56 +117,62 @@ impl Import {
             .iter()
             .map(parse)
             .collect::<Result<Vec<_>, _>>()?;
-        let remembered = waiting::load(store.root())
-            .await
-            .map_err(ImportError::Waiting)?;
         let (mut images, mut homeless) = (Vec::new(), 0);
         let mut seen = HashSet::new();
-        let new = bundles
-            .iter()
-            .map(|contents| (contents, order.to.as_deref(), order.keep_tags, None));
-        let old = remembered.iter().enumerate().map(|(number, one)| {
-            (
-                &one.contents,
-                one.to.as_deref(),
-                one.keep_tags,
-                Some(number),
-            )
-        });
-        for (contents, to, keep_tags, remembered) in new.chain(old) {
+        for contents in &bundles {
             for image in contents.images() {
                 let reference = image.reference();
-                match target(there, to, reference) {
-                    // The same twice is imported once.
-                    Ok(target)
-                        if seen.insert((
-                            target.key().to_owned(),
-                            reference.clone(),
-                            image.digest().clone(),
-                        )) =>
-                    {
-                        let needs = image.needs();
-                        images.push(One {
-                            reference: reference.clone(),
-                            digest: image.digest().clone(),
-                            needs: needs.map(|(digest, size)| (digest.clone(), size)).collect(),
-                            target,
-                            keep_tags,
-                            remembered,
-                        });
-                    }
-                    Ok(_again) => {}
-                    // A repository that has gone since does not stand in the way of others.
-                    Err(_) if remembered.is_some() => {}
+                let target = match target(there, order.to.as_deref(), reference) {
+                    Ok(target) => target,
                     Err(why) => {
                         homeless += 1;
                         progress.tell(trouble(reference, &why)).await;
+                        continue;
                     }
+                };
+                // The same twice is imported once.
+                let place = (target.key().to_owned(), reference.clone());
+                if seen.insert((place, image.digest().clone())) {
+                    let needs = image.needs();
+                    images.push(One {
+                        reference: reference.clone(),
+                        digest: image.digest().clone(),
+                        needs: needs.map(|(digest, size)| (digest.clone(), size)).collect(),
+                        moves: order.to.is_some() || matches!(target, Target::Remote(_)),
+                        target,
+                        keep_tags: order.keep_tags,
+                        remembered: None,
+                    });
                 }
             }
         }
         if homeless > 0 {
             return Err(ImportError::Nowhere(homeless));
+        }
+        // What waited before comes last: it counts from when it is whole.
+        let remembered = waiting::load(store.root()).await;
+        let remembered = remembered.map_err(ImportError::Waiting)?;
+        for earlier in remembered {
+            match target(there, Some(&earlier.repository), &earlier.image) {
+                Ok(target) => {
+                    let place = (target.key().to_owned(), earlier.image.clone());
+                    if seen.insert((place, earlier.digest.clone())) {
+                        images.push(One {
+                            reference: earlier.image.clone(),
+                            digest: earlier.digest.clone(),
+                            needs: earlier.needs.clone(),
+                            target,
+                            keep_tags: earlier.keep_tags,
+                            moves: earlier.moves,
+                            remembered: Some(earlier),
+                        });
+                    }
+                }
+                // It may come again, and nobody asked for this image now.
+                Err(error) => {
+                    warn!(image = %earlier.image, %error, "an image that waits for a bundle has no place now");
+                }
+            }
         }
         let carried: HashSet<Digest> = bundles
             .iter()
@@ -160,8 +184,6 @@ impl Import {
             images,
             wanted: BTreeMap::new(),
             carried,
-            order,
-            waiting: remembered,
             holds: Vec::new(),
         };
         import.look().await?;
@@ -190,21 +212,24 @@ impl Import {
         Ok(())
     }
 
-    /// Whether all that comes has room: in local repositories on the disk, in caches among what may be kept.
+    /// Whether all that comes has room: in local repositories on the disk, in caches among what may be kept. What will wait needs it too.
     async fn check_room(&self) -> Result<(), ImportError> {
-        let mut pushed = 0_u64;
+        let (mut pushed, mut cached) = (0_u64, 0_u64);
+        let mut kept: HashMap<&Digest, u64> = HashMap::new();
         for (digest, (size, is_local)) in &self.wanted {
-            if *is_local && self.carried.contains(digest) {
+            if self.carried.contains(digest) && *is_local {
                 pushed = pushed.saturating_add(*size);
+            } else if self.carried.contains(digest) {
+                cached = cached.saturating_add(*size);
+                kept.insert(digest, *size);
             }
         }
         let free = self.store.room_to_push().await?;
-        if pushed > free {
+        if pushed > 0 && pushed.saturating_add(cached) > free {
             return Err(ImportError::NoRoom(format!(
-                "{pushed} bytes would come into local repositories, and {free} are free above storage.min_free; nothing was imported"
+                "{pushed} bytes would come into local repositories and {cached} into caches, and {free} are free above storage.min_free; nothing was imported"
             )));
         }
-        let mut kept: HashMap<&Digest, u64> = HashMap::new();
         for one in self.complete() {
             if matches!(one.target, Target::Remote(_)) {
                 kept.extend(one.needs.iter().map(|(digest, size)| (digest, *size)));
@@ -286,18 +311,16 @@ impl Import {
         // Only what really came counts.
         self.carried.clear();
         self.look().await?;
-        let (mut images, mut done) = (Vec::new(), HashSet::new());
-        let mut waits = Vec::new();
-        for (number, one) in self.images.iter().enumerate() {
+        let (mut images, mut waits, mut no_more) = (Vec::new(), Vec::new(), Vec::new());
+        for one in &self.images {
             if !self.missing(one).is_empty() {
-                waits.push(number);
+                waits.push(one.waiting());
                 images.push(self.report(one, Some(Ok("waiting"))));
                 continue;
             }
-            let committed = self.one(one, who).await;
-            match committed {
+            match self.one(one, who).await {
                 Ok(outcome) => {
-                    done.insert(number);
+                    no_more.push(one.waiting());
                     progress
                         .tell(Event::Image {
                             image: one.reference.to_string(),
@@ -313,63 +336,9 @@ impl Import {
                 }
             }
         }
-        self.remember(&waits).await?;
+        let updated = waiting::update(self.store.root(), waits, no_more).await;
+        updated.map_err(ImportError::Waiting)?;
         Ok(json!({ "images": images }))
-    }
-
-    /// Writes down what waits of these bundles, and forgets what came to its end of earlier ones.
-    async fn remember(&self, waits: &[usize]) -> Result<(), ImportError> {
-        let still = |number: Option<usize>| {
-            let mut images = waits.iter().filter_map(|place| self.images.get(*place));
-            images.any(|one| one.remembered == number)
-        };
-        for (number, earlier) in self.waiting.iter().enumerate() {
-            if !still(Some(number)) {
-                waiting::forget(earlier)
-                    .await
-                    .map_err(ImportError::Waiting)?;
-            }
-        }
-        if !still(None) {
-            return Ok(());
-        }
-        let ours = waits.iter().filter_map(|place| self.images.get(*place));
-        let ours: Vec<&One> = ours.filter(|one| one.remembered.is_none()).collect();
-        let sizes: BTreeMap<&Digest, u64> = ours
-            .iter()
-            .flat_map(|one| one.needs.iter().map(|(digest, size)| (digest, *size)))
-            .collect();
-        // Two bundles may carry the same name with different meanings; only the last one waits.
-        let mut by_name: BTreeMap<&ImageRef, &One> = BTreeMap::new();
-        for one in ours {
-            by_name.insert(&one.reference, one);
-        }
-        let media_type = MediaType::parse(crate::oci::media_type::OCI_MANIFEST);
-        let images = by_name.values().filter_map(|one| {
-            Some(Image {
-                reference: one.reference.clone(),
-                digest: one.digest.clone(),
-                media_type: media_type.clone()?,
-                size: sizes.get(&one.digest).copied()?,
-                needs: one.needs.iter().map(|(digest, _)| digest.clone()).collect(),
-            })
-        });
-        let images: Vec<Image> = images.collect();
-        let needed: HashSet<&Digest> = images.iter().flat_map(|image| &image.needs).collect();
-        let omitted = sizes.iter().filter(|(digest, _)| needed.contains(*digest));
-        let omitted = omitted.map(|(digest, size)| Omitted {
-            digest: (*digest).clone(),
-            size: *size,
-        });
-        let omitted = omitted.collect();
-        let contents = Contents::new(images, Vec::<Blob>::new(), omitted, Vec::new())?;
-        let written = waiting::remember(
-            self.store.root(),
-            &contents,
-            self.order.to.as_deref(),
-            self.order.keep_tags,
-        );
-        written.await.map_err(ImportError::Waiting)
     }
 
     async fn one(&self, one: &One, who: &str) -> Result<&'static str, Refused> {
@@ -385,8 +354,10 @@ impl Import {
             image: &one.reference,
             digest: &one.digest,
             keep_tags: one.keep_tags,
+            moves: one.moves,
+            since: one.remembered.as_ref().map(|one| one.at),
         };
-        link(&self.store, &one.target, &meant, closure, event).await
+        link(&one.target, &meant, closure, event).await
     }
 }
 

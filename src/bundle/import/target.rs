@@ -7,10 +7,11 @@ use serde_json::Value;
 use super::closure::Closure;
 use crate::bundle::archive::ImageRef;
 use crate::cache::{KeepError, KeptImage, KeptManifest, PullThrough};
+use crate::clock::Wall;
 use crate::oci::{Digest, Reference, Tag};
 use crate::overlay::{self, Intake, Local, TakenManifest, Takeover};
 use crate::repository::{Repository, Snapshot};
-use crate::store::{Store, StoreError};
+use crate::store::StoreError;
 
 /// Who gets an image.
 #[derive(Debug)]
@@ -47,6 +48,12 @@ pub(super) enum Refused {
     Manifest(Digest, String),
     #[error("{0} is needed by its manifests, and neither here nor named by the bundle")]
     Undeclared(Digest),
+    #[error(
+        "the tag {0} means {1} in the local repository `{2}`; name that with --to {2} if the tag is to move"
+    )]
+    Moves(Tag, Digest, String),
+    #[error("the tag {0} is frozen to {1} here; `roadstead unpin` lets it go")]
+    Frozen(Tag, Digest),
     #[error(transparent)]
     Keep(#[from] KeepError),
     #[error(transparent)]
@@ -70,9 +77,8 @@ pub(super) fn target(
     let found = found.ok_or_else(|| Refused::Nowhere(word.to_owned()))?;
     match found {
         Repository::Remote(remote) => Ok(Target::Remote(remote.clone())),
-        Repository::Local(local) if to.is_some() || local.key() == image.host() => {
-            Ok(Target::Local(local.clone()))
-        }
+        // A bundle says what its images are called; whose production it changes, somebody here says.
+        Repository::Local(local) if to.is_some() => Ok(Target::Local(local.clone())),
         Repository::Local(local) => Err(Refused::Local(local.key().to_owned())),
         Repository::Virtual(several) => {
             let local = to.and_then(|_| several.deploy_to(image.name())).cloned();
@@ -87,14 +93,13 @@ pub(super) fn target(
 
 /// Links an image where it goes, in one record. Answers what became of it.
 pub(super) async fn link(
-    store: &Store,
     target: &Target,
     meant: &Meant<'_>,
     closure: Closure,
     event: Value,
 ) -> Result<&'static str, Refused> {
     match target {
-        Target::Remote(remote) => meant.keep_in(store, remote, closure, event).await,
+        Target::Remote(remote) => meant.keep_in(remote, closure, event).await,
         Target::Local(local) => meant.link_in(local, closure, event).await,
     }
 }
@@ -106,33 +111,37 @@ pub(super) struct Meant<'a> {
     pub(super) digest: &'a Digest,
     /// Whether a tag that is there already stays what it is.
     pub(super) keep_tags: bool,
+    /// Whether such a tag may be moved at all.
+    pub(super) moves: bool,
+    /// Since when it has waited, where it has. A tag that was set after that means what came later.
+    pub(super) since: Option<Wall>,
 }
 
 impl Meant<'_> {
     async fn keep_in(
         &self,
-        store: &Store,
         remote: &PullThrough,
         closure: Closure,
         event: Value,
     ) -> Result<&'static str, Refused> {
-        let (name, reference) = (self.image.name(), self.image.reference());
-        let now = remote.kept().await.map_err(KeepError::from)?;
-        let there = now
-            .iter()
-            .find(|row| row.name == name.as_str() && row.reference == reference.to_string());
-        let manifests = closure.manifests.iter();
-        let mut bytes: u64 = manifests.map(|(.., bytes)| bytes.len() as u64).sum();
-        for blob in &closure.blobs {
-            bytes += store.open_blob(blob).await?.map_or(0, |blob| blob.size());
-        }
-        match there {
-            Some(row) if row.digest == *self.digest && row.bytes == bytes && row.missing == 0 => {
-                return Ok("unchanged");
+        let name = self.image.name();
+        let is_late = self.is_late(remote).await?;
+        let by_digest = Reference::Digest(self.digest.clone());
+        let reference = if is_late {
+            &by_digest
+        } else {
+            self.image.reference()
+        };
+        let mut means_it = true;
+        if let Reference::Tag(tag) = reference {
+            if let Some(frozen) = remote.pinned(name, tag).filter(|one| one != self.digest) {
+                return Err(Refused::Frozen(tag.clone(), frozen));
             }
-            Some(row) if row.digest == *self.digest => {}
-            Some(_) if self.keep_tags => return Ok("kept"),
-            Some(_) | None => {}
+            let served = remote.served(name, tag).await;
+            means_it = served.as_ref() == Some(self.digest);
+            if served.is_some() && !means_it && self.keep_tags {
+                return Ok("kept");
+            }
         }
         let manifests = closure.manifests.into_iter();
         let image = KeptImage {
@@ -146,10 +155,24 @@ impl Meant<'_> {
                 .collect(),
             blobs: closure.blobs,
         };
-        remote
-            .keep(name, reference, &image, !self.keep_tags, event)
-            .await?;
+        let is_kept = remote.is_kept_as(name, reference, &image).await;
+        if means_it && is_kept.map_err(KeepError::from)? {
+            return Ok("unchanged");
+        }
+        remote.keep(name, reference, &image, true, event).await?;
         Ok("imported")
+    }
+
+    /// Whether its tag was given to another image since it began to wait.
+    async fn is_late(&self, remote: &PullThrough) -> Result<bool, Refused> {
+        let Some(since) = self.since else {
+            return Ok(false);
+        };
+        let (name, tag) = (self.image.name(), self.image.reference().to_string());
+        let kept = remote.kept().await.map_err(KeepError::from)?;
+        let mut kept = kept.iter();
+        let there = kept.find(|row| row.name == name.as_str() && row.reference == tag);
+        Ok(there.is_some_and(|row| row.digest != *self.digest && row.at > since))
     }
 
     async fn link_in(
@@ -159,7 +182,7 @@ impl Meant<'_> {
         event: Value,
     ) -> Result<&'static str, Refused> {
         let name = self.image.name();
-        let tags: Vec<Tag> = match self.image.reference() {
+        let mut tags: Vec<Tag> = match self.image.reference() {
             Reference::Tag(tag) => {
                 match local.tag(name, tag).await {
                     Ok(there) if there == *self.digest => {
@@ -173,12 +196,21 @@ impl Meant<'_> {
                         }
                     }
                     Ok(_) if self.keep_tags => return Ok("kept"),
+                    Ok(there) if !self.moves => {
+                        let key = local.key().to_owned();
+                        return Err(Refused::Moves(tag.clone(), there, key));
+                    }
                     Ok(_) | Err(_) => {}
                 }
                 vec![tag.clone()]
             }
             Reference::Digest(_) => Vec::new(),
         };
+        if let (Some(since), Reference::Tag(tag)) = (self.since, self.image.reference())
+            && local.tag_pushed(name, tag).await.is_ok_and(|at| at > since)
+        {
+            tags.clear();
+        }
         let mut intake = Intake::sparse();
         for blob in closure.blobs {
             intake.hold(local, &blob);

@@ -20,6 +20,9 @@ struct Line {
     image: String,
     digest: String,
     repository: String,
+    /// Whether an earlier bundle named it, of which something was missing.
+    #[serde(default)]
+    earlier: bool,
     bytes: u64,
     outcome: Option<String>,
     error: Option<String>,
@@ -33,12 +36,13 @@ struct Piece {
 }
 
 impl Report {
-    /// Whether every image is there.
+    /// Whether every image of these bundles is there.
     pub(super) fn is_whole(report: &Value) -> bool {
         Self::deserialize(report).is_ok_and(|report| {
             report
                 .images
                 .iter()
+                .filter(|one| !one.earlier)
                 .all(|one| one.error.is_none() && one.waits_for.is_empty())
         })
     }
@@ -49,6 +53,9 @@ pub(super) fn lines(report: &Value, dry_run: bool) -> Vec<String> {
         return vec![report.to_string()];
     };
     let mut lines = Vec::new();
+    let still = |one: &Line| one.earlier && !one.waits_for.is_empty();
+    let strangers = images.iter().filter(|one| still(one)).count();
+    let images: Vec<Line> = images.into_iter().filter(|one| !still(one)).collect();
     for one in &images {
         let waits = !one.waits_for.is_empty();
         let outcome = match (&one.outcome, &one.error) {
@@ -71,6 +78,11 @@ pub(super) fn lines(report: &Value, dry_run: bool) -> Vec<String> {
             one.repository,
             bytes_shown(one.bytes)
         ));
+        if one.earlier
+            && let Some(line) = lines.last_mut()
+        {
+            line.push_str(" (it had waited since an earlier bundle)");
+        }
     }
     let mut missing: Vec<(&str, u64)> = images
         .iter()
@@ -90,6 +102,11 @@ pub(super) fn lines(report: &Value, dry_run: bool) -> Vec<String> {
                 .iter()
                 .map(|(digest, size)| format!("  {digest}\t{size} bytes")),
         );
+    }
+    if strangers > 0 {
+        lines.push(format!(
+            "{strangers} images of earlier bundles still wait for others; --json says for what"
+        ));
     }
     if dry_run {
         let bytes = wanted.iter().map(|one| one.size).sum();

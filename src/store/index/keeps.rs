@@ -266,12 +266,20 @@ impl Keep<'_> {
         record: &KeepRecord,
         applied: &mut Applied,
     ) -> rusqlite::Result<()> {
-        // Not by replacing it: that would pass the triggers by.
-        let image = (self.repo, self.name.as_str());
-        unkeep(self.connection, image, self.reference)?;
+        // More of the same image (a platform, its signatures) comes to what is kept of it. Another image comes in its place; not by
+        // replacing the row: that would pass the triggers by.
+        let other =
+            "DELETE FROM keep WHERE repo = ?1 AND name = ?2 AND reference = ?3 AND digest <> ?4";
+        self.connection.prepare_cached(other)?.execute(params![
+            self.repo,
+            self.name.as_str(),
+            self.reference,
+            digest.to_string()
+        ])?;
         self.connection
             .prepare_cached(
-                "INSERT INTO keep (repo, name, reference, digest, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO keep (repo, name, reference, digest, at) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT DO UPDATE SET at = excluded.at",
             )?
             .execute(params![
                 self.repo,

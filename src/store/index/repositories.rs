@@ -139,9 +139,16 @@ pub(super) fn drop_all(
 pub(super) fn drop_cached(connection: &Connection, repo: &str) -> rusqlite::Result<Vec<Image>> {
     // Of a remote under whose key something was pushed once, nothing is its own that has a tag.
     if has_pushed(connection, repo)? {
-        connection
-            .prepare_cached("DELETE FROM keep WHERE repo = ?1")?
-            .execute(params![repo])?;
+        for statement in [
+            "DELETE FROM keep WHERE repo = ?1",
+            "DELETE FROM tag_pin WHERE repo = ?1",
+            // Else what the next upstream vouched for would not be taken in again.
+            "DELETE FROM origin WHERE repo = ?1",
+        ] {
+            connection
+                .prepare_cached(statement)?
+                .execute(params![repo])?;
+        }
         return Ok(Vec::new());
     }
     take_all(connection, repo)
