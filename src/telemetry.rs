@@ -83,6 +83,17 @@ pub struct SyncOutcomeLabels {
     pub outcome: &'static str,
 }
 
+/// What was handed to clients of one repository.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ServedLabels {
+    /// Key of the repository that had it: the member, where a virtual one was asked.
+    pub repository: String,
+    /// `manifest` or `blob`.
+    pub kind: &'static str,
+    /// Cache outcome as in the log.
+    pub outcome: &'static str,
+}
+
 type Latencies = Family<RepositoryLabels, Histogram, fn() -> Histogram>;
 
 /// Brings metrics up to date that mirror somebody else's figures.
@@ -94,6 +105,10 @@ pub struct Metrics {
     before_render: Mutex<Vec<Observer>>,
     /// Requests answered.
     pub requests: Family<RequestLabels, Counter>,
+    /// Manifests and blobs that clients got by GET, by the repository that had them.
+    pub served: Family<ServedLabels, Counter>,
+    /// Their bytes.
+    pub served_bytes: Family<RepositoryLabels, Counter>,
     /// Body bytes handed to clients.
     pub client_bytes: Family<RepositoryLabels, Counter>,
     /// Seconds from the request's head to the response's head.
@@ -108,6 +123,8 @@ pub struct Metrics {
     pub sync_last_success: Family<SyncLabels, Gauge>,
     /// Requests sent upstream.
     pub upstream_requests: Family<UpstreamLabels, Counter>,
+    /// Manifests that upstream gave to a GET: what pull quotas count.
+    pub upstream_pulls: Family<RepositoryLabels, Counter>,
     /// Body bytes that came from upstream.
     pub upstream_bytes: Family<RepositoryLabels, Counter>,
     /// Seconds until upstream's response head.
@@ -168,6 +185,8 @@ impl Metrics {
             registry: Registry::with_prefix("roadstead"),
             before_render: Mutex::default(),
             requests: Family::default(),
+            served: Family::default(),
+            served_bytes: Family::default(),
             client_bytes: Family::default(),
             request_seconds: Family::new_with_constructor(latencies),
             limited: Family::default(),
@@ -175,6 +194,7 @@ impl Metrics {
             sync_images: Family::default(),
             sync_last_success: Family::default(),
             upstream_requests: Family::default(),
+            upstream_pulls: Family::default(),
             upstream_bytes: Family::default(),
             upstream_seconds: Family::new_with_constructor(latencies),
             upstream_waits: Family::default(),
@@ -203,6 +223,17 @@ impl Metrics {
         };
         let r = &mut metrics.registry;
         r.register("requests", "Requests answered", metrics.requests.clone());
+        r.register(
+            "served",
+            "Manifests and blobs that clients got by GET, by the repository that had them",
+            metrics.served.clone(),
+        );
+        r.register_with_unit(
+            "served",
+            "Bytes of manifests and blobs that clients got, by the repository that had them",
+            Unit::Bytes,
+            metrics.served_bytes.clone(),
+        );
         r.register_with_unit(
             "client",
             "Body bytes handed to clients, by repository",
@@ -245,6 +276,11 @@ impl Metrics {
             "upstream_requests",
             "Requests sent upstream",
             metrics.upstream_requests.clone(),
+        );
+        r.register(
+            "upstream_pulls",
+            "Manifests that upstream gave to a GET, which is what pull quotas count",
+            metrics.upstream_pulls.clone(),
         );
         r.register_with_unit(
             "upstream",

@@ -19,7 +19,7 @@ use crate::audit;
 use crate::body::{Body, BodyError};
 use crate::cache::{CacheStatus, Outcome};
 use crate::repository::{Found, Key};
-use crate::telemetry::{Metrics, RepositoryLabels, RequestLabels};
+use crate::telemetry::{Metrics, RepositoryLabels, RequestLabels, ServedLabels};
 
 /// The most characters of what a client sends that go into the log.
 const SHOWN: usize = 256;
@@ -171,6 +171,30 @@ impl Record {
     }
 }
 
+impl Record {
+    /// What a client got goes to whoever had it, so that a virtual repository does not hide which upstream was spared.
+    fn count_served(&self, repository: &str, outcome: &'static str) {
+        let is_content = matches!(self.kind, "manifest" | "blob");
+        if !is_content || self.method != "GET" || !(200..300).contains(&self.status) {
+            return;
+        }
+        let repository = self.member.as_ref().map_or(repository, Key::as_str);
+        let labels = ServedLabels {
+            repository: repository.to_owned(),
+            kind: self.kind,
+            outcome,
+        };
+        self.metrics.served.get_or_create(&labels).inc();
+        let labels = RepositoryLabels {
+            repository: repository.to_owned(),
+        };
+        self.metrics
+            .served_bytes
+            .get_or_create(&labels)
+            .inc_by(self.bytes);
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
         if self.status == 0 {
@@ -203,6 +227,7 @@ impl Drop for Record {
                 })
                 .inc_by(self.bytes);
         }
+        self.count_served(repository, outcome);
         info!(
             target: "access",
             request = self.id,
