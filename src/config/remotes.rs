@@ -76,6 +76,7 @@ impl Reader<'_> {
             url: url.ok()?,
             serves: remote.serves.into_iter().map(Spanned::into_inner).collect(),
             ns: remote.ns,
+            parent: None,
             cache,
             credentials,
             token_hosts: remote.token_hosts,

@@ -10,7 +10,8 @@ use super::definitions::{Definition, canonical_host};
 use super::key::Key;
 use super::member::Filter;
 use crate::upstream::{
-    self, Allowance, CONCURRENT_DEFAULT, CredentialConfig, ForeignLayers, ProxyConfig, Timeouts,
+    self, Allowance, CONCURRENT_DEFAULT, CredentialConfig, ForeignLayers, Parent, ProxyConfig,
+    Timeouts,
 };
 use crate::{cache, overlay};
 
@@ -39,6 +40,8 @@ pub struct RemoteSettings {
     pub url: Url,
     /// Sent upstream as `?ns=`.
     pub ns: Option<String>,
+    /// A mirror that is asked before the upstream itself.
+    pub parent: Option<Parent>,
     /// How long its answers are good for.
     pub cache: cache::Config,
     /// What to log in with.
@@ -178,6 +181,7 @@ impl RemoteSettings {
             serves: Vec::new(),
             url,
             ns: None,
+            parent: None,
             cache: cache::Config::default(),
             credentials: Vec::new(),
             token_hosts: Vec::new(),
@@ -196,6 +200,7 @@ impl RemoteSettings {
             key: self.key.to_string(),
             url: self.url.clone(),
             ns: self.ns.clone(),
+            parent: self.parent.clone(),
             credentials: self.credentials.clone(),
             token_hosts: self.token_hosts.clone(),
             allow_addresses: self.allow_addresses.clone(),

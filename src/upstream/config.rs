@@ -23,6 +23,8 @@ pub struct Config {
     pub url: Url,
     /// Sent as `?ns=` with every request, for an upstream that is itself a mirror of several hosts.
     pub ns: Option<String>,
+    /// A mirror that is asked first.
+    pub parent: Option<Parent>,
     /// Credentials, the preferred one first; none means anonymous.
     pub credentials: Vec<CredentialConfig>,
     /// Other hosts (`host`, any port, or `host:port`) whose token service may see the credentials.
@@ -52,6 +54,7 @@ impl Config {
             key: key.into(),
             url,
             ns: None,
+            parent: None,
             credentials: Vec::new(),
             token_hosts: Vec::new(),
             allow_addresses: Vec::new(),
@@ -64,6 +67,18 @@ impl Config {
             instance: instance.into(),
         }
     }
+}
+
+/// Another mirror, which is asked before the upstream itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// Its base URL.
+    pub url: Url,
+    /// The `?ns=` by which it knows the upstream. Its answers count only where they say the same in `OCI-Namespace`: a mirror that does not
+    /// know the parameter answers for whatever registry it mirrors itself.
+    pub ns: String,
+    /// What to log in with.
+    pub credentials: Vec<CredentialConfig>,
 }
 
 /// What an upstream may be asked for, besides how much at a time. Nothing is limited unless it is said.

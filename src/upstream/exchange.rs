@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, RANGE, USER_AGENT};
+use http::header::{
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderName, HeaderValue, RANGE, USER_AGENT,
+};
 use http::response::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -39,6 +41,8 @@ use super::status::{self, Asked};
 use crate::clock;
 use crate::oci::Name;
 
+/// By which a mirror says whose images it has answered for.
+const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 /// How long a login that is rate limited without a word is left alone, if there is another one.
 const NEXT_LOGIN_FOR: Duration = Duration::from_secs(60);
 
@@ -98,6 +102,8 @@ pub(super) struct Exchange {
     pub(super) timeouts: Timeouts,
     pub(super) accounts: Accounts,
     pub(super) holds: Mutex<[Option<Instant>; Class::COUNT]>,
+    /// Whether an answer that digests do not vouch for counts only where it says for which `ns` it is.
+    pub(super) must_echo: bool,
 }
 
 /// Where the redirects of one request ended.
@@ -130,6 +136,7 @@ impl Exchange {
         let start = Instant::now();
         Box::pin(self.learn_quota(question)).await;
         let result = self.ask_with_some_login(question).await;
+        let result = result.and_then(|walked| self.check_echo(question, walked));
         self.meter.took(start.elapsed());
         match result {
             Ok(walked) => {
@@ -157,6 +164,23 @@ impl Exchange {
                 Err(error)
             }
         }
+    }
+
+    /// Without it, the answer may be about an image of the same name in another registry.
+    fn check_echo(&self, question: &Question<'_>, walked: Walked) -> Result<Walked, Error> {
+        let ns = self.endpoint.ns().filter(|_| self.must_echo);
+        let Some(ns) = ns.filter(|_| question.what != What::Blob) else {
+            return Ok(walked);
+        };
+        let echo = walked.response.headers().get(OCI_NAMESPACE);
+        if echo.is_some_and(|echo| echo.as_bytes().eq_ignore_ascii_case(ns.as_bytes())) {
+            return Ok(walked);
+        }
+        let sentence = format!(
+            "{} does not say in OCI-Namespace that it answers for {ns}; a parent must be a mirror that knows ?ns=",
+            self.endpoint.origin()
+        );
+        Err(Error::new(Kind::BadAnswer, sentence))
     }
 
     /// What can be said without a place in the queue.
@@ -404,6 +428,9 @@ impl Exchange {
             };
             if trail.is_own() {
                 lease.answered(response.status(), response.headers());
+            }
+            if question.class() == Class::ManifestGet && response.status().is_success() {
+                self.meter.pulled();
             }
             if !is_redirect(response.status()) {
                 return Ok(Walked { response, trail });

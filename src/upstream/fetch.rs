@@ -23,6 +23,7 @@ use super::hops::{Hops, is_token};
 use super::limits::Limits;
 use super::meter::{Meter, What};
 use super::pace::Pace;
+use super::parent::Guardian;
 use super::realm::TokenHost;
 use super::token::Tokens;
 use crate::oci::manifest::MANIFEST_MAX;
@@ -43,11 +44,27 @@ pub struct Upstream {
     foreign_layers: Arc<ForeignLayers>,
     host: Arc<str>,
     manifest_accept: HeaderValue,
+    parent: Option<Arc<Guardian>>,
 }
 
 impl Upstream {
     /// Sets an upstream up. Nothing is dialled and no credential is read yet.
     pub fn new(config: Config, tasks: &Tasks, metrics: Arc<Metrics>) -> Result<Self, BuildError> {
+        let parent = Guardian::new(&config, tasks, &metrics)?;
+        let itself = Self::itself(config, tasks, metrics, false)?;
+        Ok(Self {
+            parent: parent.map(Arc::new),
+            ..itself
+        })
+    }
+
+    /// The same without its parent. One that `must_echo` gives no answers that do not say for whom they are.
+    pub(super) fn itself(
+        config: Config,
+        tasks: &Tasks,
+        metrics: Arc<Metrics>,
+        must_echo: bool,
+    ) -> Result<Self, BuildError> {
         if !is_token(&config.instance) {
             return Err(BuildError::Instance);
         }
@@ -103,6 +120,7 @@ impl Upstream {
             timeouts: config.timeouts,
             accounts,
             holds: Mutex::default(),
+            must_echo,
         };
         Ok(Self {
             exchange: Arc::new(exchange),
@@ -110,6 +128,7 @@ impl Upstream {
             foreign_layers: Arc::new(config.foreign_layers),
             host,
             manifest_accept,
+            parent: None,
         })
     }
 
@@ -120,6 +139,12 @@ impl Upstream {
         name: &Name,
         reference: &Reference,
     ) -> Result<ManifestHead, Error> {
+        if let Some(parent) = &self.parent
+            && let Some(answer) =
+                parent.answer(Box::pin(parent.asked().head_manifest(hops, name, reference)).await)
+        {
+            return Ok(answer);
+        }
         let answer = self.ask_manifest(hops, name, reference, true).await?;
         let headers = &answer.head.headers;
         Ok(ManifestHead {
@@ -137,6 +162,12 @@ impl Upstream {
         name: &Name,
         reference: &Reference,
     ) -> Result<ManifestBody, Error> {
+        if let Some(parent) = &self.parent
+            && let Some(answer) =
+                parent.answer(Box::pin(parent.asked().get_manifest(hops, name, reference)).await)
+        {
+            return Ok(answer);
+        }
         let answer = self.ask_manifest(hops, name, reference, false).await?;
         let Answer {
             head,
@@ -170,6 +201,12 @@ impl Upstream {
         name: &Name,
         digest: &Digest,
     ) -> Result<BlobHead, Error> {
+        if let Some(parent) = &self.parent
+            && let Some(answer) =
+                parent.answer(Box::pin(parent.asked().head_blob(hops, name, digest)).await)
+        {
+            return Ok(answer);
+        }
         let answer = self
             .ask_blob(hops, name, digest, Span::Whole, (true, false))
             .await?;
@@ -186,6 +223,12 @@ impl Upstream {
         digest: &Digest,
         span: Span,
     ) -> Result<BlobStream, Error> {
+        if let Some(parent) = &self.parent
+            && let Some(answer) =
+                parent.answer(Box::pin(parent.asked().get_blob(hops, name, digest, span)).await)
+        {
+            return Ok(answer);
+        }
         let answer = self
             .ask_blob(hops, name, digest, span, (false, false))
             .await?;
@@ -200,6 +243,12 @@ impl Upstream {
         digest: &Digest,
         span: Span,
     ) -> Result<BlobStream, Error> {
+        if let Some(parent) = &self.parent
+            && let Some(answer) = parent
+                .answer(Box::pin(parent.asked().get_blob_ahead(hops, name, digest, span)).await)
+        {
+            return Ok(answer);
+        }
         let answer = self
             .ask_blob(hops, name, digest, span, (false, true))
             .await?;
@@ -235,6 +284,11 @@ impl Upstream {
 
     /// All tags of an image, every page of them. What is no tag is left out.
     pub async fn tags(&self, hops: &Hops, name: &Name) -> Result<Vec<String>, Error> {
+        if let Some(parent) = &self.parent
+            && let Some(answer) = parent.answer(Box::pin(parent.asked().tags(hops, name)).await)
+        {
+            return Ok(answer);
+        }
         self.exchange.tags(hops, name).await
     }
 
@@ -245,6 +299,12 @@ impl Upstream {
         name: &Name,
         digest: &Digest,
     ) -> Result<Vec<Descriptor>, Error> {
+        if let Some(parent) = &self.parent
+            && let Some(answer) =
+                parent.answer(Box::pin(parent.asked().referrers(hops, name, digest)).await)
+        {
+            return Ok(answer);
+        }
         self.exchange.referrers(hops, name, digest).await
     }
 

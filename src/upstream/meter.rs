@@ -98,6 +98,14 @@ impl Meter {
             .inc();
     }
 
+    /// Upstream gave a manifest to a GET.
+    pub(super) fn pulled(&self) {
+        self.metrics
+            .upstream_pulls
+            .get_or_create(&self.labels)
+            .inc();
+    }
+
     /// A question took this long until the head of its answer.
     pub(super) fn took(&self, duration: Duration) {
         self.metrics

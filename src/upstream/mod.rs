@@ -42,6 +42,7 @@ mod lists;
 mod login;
 mod meter;
 mod pace;
+mod parent;
 mod push;
 mod quota;
 mod realm;
@@ -53,8 +54,8 @@ mod token;
 pub use answer::{AccountQuota, BlobHead, ManifestBody, ManifestHead, Quota, Span};
 pub use blob::BlobStream;
 pub use config::{
-    Allowance, BuildError, CONCURRENT_DEFAULT, Config, CredentialConfig, ProxyConfig, SecretSource,
-    Timeouts,
+    Allowance, BuildError, CONCURRENT_DEFAULT, Config, CredentialConfig, Parent, ProxyConfig,
+    SecretSource, Timeouts,
 };
 pub use credentials::docker_login;
 pub use documents::Documents;
@@ -63,6 +64,7 @@ pub use fetch::Upstream;
 pub use foreign::{ForeignLayers, ForeignUrl, UrlPattern, UrlPatternError};
 pub use health::BreakerState;
 pub use hops::{CDN_LOOP, Hops};
+pub use parent::PARENT_LABEL;
 pub use push::{CHUNK, PushError, Stored};
 
 /// What we call ourselves.

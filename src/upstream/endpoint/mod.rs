@@ -188,6 +188,11 @@ impl Endpoint {
         self.base.path().trim_end_matches('/').is_empty() && self.ns.is_none()
     }
 
+    /// Its `ns`.
+    pub(super) fn ns(&self) -> Option<&str> {
+        self.ns.as_deref()
+    }
+
     /// The URL of `path` (`/v2/…`, as `oci::path` makes it) with `query` pairs.
     pub(super) fn url(&self, path: &str, query: &[(&str, &str)]) -> Url {
         let mut url = self.base.clone();

@@ -4,6 +4,7 @@ mod bodies;
 mod documents;
 mod login;
 mod manners;
+mod parent;
 mod pushes;
 mod ways;
 mod wire;
