@@ -34,6 +34,7 @@ mod staged;
 mod stamp;
 mod start;
 mod sync;
+mod trim;
 mod unsettled;
 mod uploads;
 mod verify;
@@ -61,6 +62,7 @@ pub use index::{Index, IndexError};
 pub use journal::Keep;
 pub use lock::{Owner, owner};
 pub use staged::{Part, Staged};
+pub use trim::Trimmed;
 pub use uploads::{FoundUpload, UploadFile};
 pub use verify::Verified;
 

@@ -87,7 +87,7 @@ impl Shared {
     }
 
     /// Lets go of at least `need` bytes; false where that cannot be.
-    fn let_go(&self, need: u64) -> bool {
+    pub(super) fn let_go(&self, need: u64) -> bool {
         match self.try_let_go(need) {
             Ok(done) => done,
             Err(error) => {

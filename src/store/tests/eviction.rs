@@ -369,3 +369,47 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn cut_down_what_was_not_used_lately_goes_and_nothing_half_done_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let harness = Harness::sized(dir.path(), 100_000).await;
+    let mut digests = Vec::new();
+    for seed in 0..10 {
+        digests.push(harness.fill(&noise(seed, 1000)).await);
+    }
+    let pinned = digests[3].clone();
+    harness.keep(&pinned, std::slice::from_ref(&pinned)).await;
+    assert!(harness.has(&digests[0]).await);
+    let damaged = harness.fill(&noise(20, 1000)).await;
+    assert!(harness.store.quarantine(&damaged, "a test").await.unwrap());
+    let half = Digest::of(b"half");
+    let mut staged = harness.store.stage(&half, Some(4000)).await.unwrap();
+    staged.append(vec![7; 2000].into()).await.unwrap();
+    staged.keep().await;
+    let before = harness.store.usage();
+    assert_eq!((before.part_bytes, before.quarantined_bytes), (2000, 1000));
+    let trimmed = harness.store.trim(3500).await.unwrap();
+    assert_eq!((trimmed.gone, trimmed.cached), (10_000, 3000));
+    let after = harness.store.usage();
+    assert_eq!((after.part_bytes, after.quarantined_bytes), (0, 0));
+    for (number, digest) in digests.iter().enumerate() {
+        let stays = [0, 3, 9].contains(&number);
+        assert_eq!(harness.has(digest).await, stays, "{number}");
+    }
+    harness.assert_books();
+    // What is pinned stays, however little there may be, and the rest goes all the same.
+    assert_eq!(harness.store.trim(10).await.unwrap().cached, 1000);
+    assert!(harness.has(&pinned).await);
+    harness.settled().await;
+    harness.close().await;
+    let left = files(dir.path());
+    let is_junk = |name: &str| name.ends_with("-wal") || name.ends_with("-shm");
+    assert!(
+        left.iter()
+            .all(|(path, _)| !is_junk(&path.display().to_string())),
+        "{left:?}"
+    );
+    assert_eq!(sum(&files(&dir.path().join("staging"))), 0);
+    assert_eq!(sum(&files(&dir.path().join("quarantine"))), 0);
+}
