@@ -44,6 +44,7 @@ pub(super) fn action(method: &Method, route: &Route) -> Option<&'static str> {
         | Route::Quota
         | Route::Explain
         | Route::Pulls
+        | Route::Pulled
         | Route::Token { .. } => None,
         Route::Carry(carry) => match carry {
             Carry::Export => Some("export"),

@@ -284,6 +284,7 @@ impl Api {
             | Route::Quota
             | Route::Explain
             | Route::Pulls
+            | Route::Pulled
             | Route::Missing
             | Route::Tag { .. }
             | Route::Token { .. }
@@ -379,6 +380,7 @@ impl Api {
             Route::Quota => self.quota(call, record),
             Route::Explain => Box::pin(self.explain(call, record)).await,
             Route::Pulls => Box::pin(self.pulls(call, record)).await,
+            Route::Pulled => Box::pin(self.pulled(call, record)).await,
             Route::Missing => Box::pin(self.missing(call, record)).await,
             Route::Tokens { name } => {
                 Box::pin(self.tokens(call, name.as_deref(), body, record)).await

@@ -45,6 +45,8 @@ pub(super) enum Route {
     Explain,
     /// `/admin/pulls`
     Pulls,
+    /// `/admin/pulled`
+    Pulled,
     /// `/admin/missing`
     Missing,
     /// `/admin/tokens[/<name>]`
@@ -117,6 +119,7 @@ impl Route {
             | Self::Quota
             | Self::Explain
             | Self::Pulls
+            | Self::Pulled
             | Self::Missing
             | Self::Tag { .. }
             | Self::Tokens { .. }
@@ -160,6 +163,7 @@ impl Route {
             | Self::Quota
             | Self::Explain
             | Self::Pulls
+            | Self::Pulled
             | Self::Missing
             | Self::Collection
             | Self::Carry(_)
@@ -178,6 +182,7 @@ impl Route {
             | Self::Quota
             | Self::Explain
             | Self::Pulls
+            | Self::Pulled
             | Self::Missing
             | Self::Collection
             | Self::Carry(_)
@@ -215,6 +220,7 @@ impl Route {
             | Self::Quota
             | Self::Explain
             | Self::Pulls
+            | Self::Pulled
             | Self::Missing
             | Self::Tag { .. }
             | Self::Tokens { .. }
@@ -238,6 +244,7 @@ pub(super) fn parse(path: &str) -> Result<Route, ApiError> {
         "/admin/quota" => return Ok(Route::Quota),
         "/admin/explain" => return Ok(Route::Explain),
         "/admin/pulls" => return Ok(Route::Pulls),
+        "/admin/pulled" => return Ok(Route::Pulled),
         "/admin/missing" => return Ok(Route::Missing),
         "/admin/tokens" => return Ok(Route::Tokens { name: None }),
         "/admin/verify" => return Ok(Route::Verification),

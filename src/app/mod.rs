@@ -38,7 +38,7 @@ use crate::overlay;
 use crate::repository::records::Records;
 use crate::repository::{Catalog, Definitions, FileSettings, Settings, Workshop};
 use crate::server::{self, Connection, Handler, ListenerConfig, RequestBody, Server};
-use crate::store::Store;
+use crate::store::{Store, Trimmed};
 use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::upstream::ProxyConfig;
@@ -67,6 +67,26 @@ pub struct Told {
     pub ready: oneshot::Sender<Vec<SocketAddr>>,
     /// Cancelled when it is to end.
     pub stop: CancellationToken,
+    /// What whoever started it wants to have done and to hear at the end.
+    pub last: Option<Last>,
+}
+
+/// What a mirror does when everything has ended but the store.
+#[derive(Debug)]
+pub struct Last {
+    /// The most bytes that stay cached; parts and what is in quarantine go.
+    pub max_size: u64,
+    /// Hears of it.
+    pub told: oneshot::Sender<Ended>,
+}
+
+/// What a mirror has done.
+#[derive(Debug)]
+pub struct Ended {
+    /// All its metrics, as `/metrics` tells them.
+    pub metrics: String,
+    /// What became of the store.
+    pub trimmed: Trimmed,
 }
 
 /// Runs the mirror until it is told to end.
@@ -201,13 +221,14 @@ pub async fn run(
             };
             running.end_by_signals()?;
             running.reload_by_signals(reload)?;
-            None
+            (None, None)
         }
-        Until::Told(Told { ready, stop }) => {
+        Until::Told(Told { ready, stop, last }) => {
             running.end_when(stop);
-            Some(ready)
+            (Some(ready), last)
         }
     };
+    let (ready, last) = ready;
     for (address, role) in addresses.iter().zip(&roles) {
         let tls = *role != Role::Admin && has_tls;
         let role = match role {
@@ -240,6 +261,15 @@ pub async fn run(
     }
     server.run(Arc::new(Front { api }), &tasks, shutdown).await;
     tasks.stop(TASKS_PATIENCE).await;
+    if let Some(Last { max_size, told }) = last {
+        // By now nothing is downloaded any more, so that what is counted is all, and what is cut stays cut.
+        let trimmed = store.trim(max_size).await.unwrap_or_else(|error| {
+            warn!(%error, "the store could not be cut down");
+            Trimmed::default()
+        });
+        let metrics = metrics.render();
+        let _whoever_asked_may_be_gone = told.send(Ended { metrics, trimmed });
+    }
     store.close().await;
     info!("stopped");
     Ok(())

@@ -12,5 +12,6 @@ pub mod lock;
 pub mod locking;
 pub mod patience;
 pub mod progress;
+pub mod pulled;
 pub mod sync;
 mod waiting;

@@ -17,6 +17,7 @@ mod owner;
 mod pin;
 mod progress;
 mod quota;
+mod run;
 mod serve;
 mod sync;
 mod target;
@@ -68,6 +69,8 @@ struct Cli {
 enum Command {
     /// Run the mirror
     Serve(serve::Arguments),
+    /// Run a command beside a mirror of its own, as CI jobs do; its exit code is the command's
+    Run(run::Arguments),
     /// Validate the configuration and print how names route
     Check,
     /// Remove what nothing refers to from the local repositories, whether or not a mirror runs
@@ -141,6 +144,9 @@ pub fn main() -> ExitCode {
                 cli.config.clone(),
                 (proxy, audit),
             )
+        }),
+        Command::Run(arguments) => with_config(&cli, |resolved, proxy| {
+            run::run(resolved, arguments, (proxy, audit), &environment())
         }),
         // The users file need not be there yet.
         Command::User(arguments) => loaded(&cli, audit, |here| user::run(&here, arguments)),

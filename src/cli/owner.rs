@@ -103,6 +103,7 @@ pub(super) async fn with<T>(
     let told = Told {
         ready,
         stop: stop.clone(),
+        last: None,
     };
     let mirror = Box::pin(app::run(
         config,
@@ -250,6 +251,11 @@ fn unreadable(data: &Path) -> String {
 }
 
 impl Owner {
+    /// Its process id, as far as it is known.
+    pub(super) fn pid(&self) -> &str {
+        &self.pid
+    }
+
     /// Sends a command and reads its answer, which is JSON or nothing; a refusal is an error that says why.
     pub(super) async fn ask(
         &self,

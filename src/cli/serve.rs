@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{FAILED, output};
+use super::run::restore_left;
+use super::{FAILED, output, owner};
 use crate::app;
 use crate::audit::AuditFile;
 use crate::config::Resolved;
@@ -32,6 +33,10 @@ pub(super) fn run(
     (proxy, audit): (ProxyConfig, AuditFile),
 ) -> ExitCode {
     let config = apply(config, &arguments);
+    // Whoever has the directory looks after its own.
+    if matches!(owner::at_once(&config.storage.path), Ok(None)) {
+        restore_left(&config.storage.path);
+    }
     let read_again: app::ReadAgain = Box::new(move || {
         let config = super::load(file.as_deref()).map_err(|error| error.to_string())?;
         Ok(apply(config, &arguments))

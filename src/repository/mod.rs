@@ -6,6 +6,7 @@ use crate::upstream::Kind;
 use crate::{cache, overlay};
 
 mod borrow;
+mod called;
 mod catalog;
 mod declared;
 mod definitions;
@@ -22,6 +23,7 @@ mod resolve;
 mod settings;
 mod virtuals;
 
+pub use called::host_of;
 pub use catalog::{CACHE, Catalog, ChangeError, FileSettings, Snapshot, Wanted, Workshop};
 pub use declared::{Class, Declared, FieldError, shown};
 pub use definitions::{Definition, Definitions, canonical_host};

@@ -126,14 +126,17 @@ impl Layout {
             .map_or(Ok(()), |lock| lock.name_socket(socket))
     }
 
-    /// Lets another process have the directory.
+    /// Lets another process have the directory. Nothing is left of where commands were taken: it is over, and a directory that is carried
+    /// elsewhere should name no place of this machine.
     pub(super) fn unlock(&self) {
-        drop(
-            self.lock
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
+        let lock = self
+            .lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(lock) = lock {
+            lock.forget();
+        }
     }
 
     /// Opens a blob's file for reading; none where there is no plain file of that name.

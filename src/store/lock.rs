@@ -103,6 +103,13 @@ impl Lock {
         let line = [socket.as_os_str().as_bytes(), b"\n"].concat();
         self.file.write_all(&line)
     }
+
+    /// Lets go of the lock, and of what the file says.
+    pub(super) fn forget(self) {
+        if let Err(error) = self.file.set_len(0) {
+            warn!(%error, "the lock file cannot be emptied");
+        }
+    }
 }
 
 /// What the file says of its owner; it may be caught between taking the lock and writing, so a line counts when it has its end.

@@ -57,6 +57,7 @@ mod quota;
 mod ranges;
 mod records;
 mod repositories;
+mod run;
 mod secrets;
 mod security;
 mod sync;

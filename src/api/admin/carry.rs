@@ -77,7 +77,7 @@ impl Api {
 
     /// `POST /admin/export`: gets everything together, says what there is, and keeps it until the client leaves.
     async fn export(&self, call: &Call<'_>, order: Order) -> Result<Response<Body>, ApiError> {
-        let pulled = self.pulled(&order.asked).await?;
+        let pulled = self.pulled_as_asked(&order.asked).await?;
         let (there, hops) = (Arc::clone(&call.there), call.hops.clone());
         let store = self.config.store.clone();
         Ok(work::answer(|progress| async move {

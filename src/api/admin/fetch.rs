@@ -38,7 +38,7 @@ impl Api {
         call: &Call<'_>,
         asked: Asked,
     ) -> Result<Response<Body>, ApiError> {
-        let pulled = self.pulled(&asked).await?;
+        let pulled = self.pulled_as_asked(&asked).await?;
         let (there, hops) = (Arc::clone(&call.there), call.hops.clone());
         Ok(work::answer(|progress| async move {
             let search = Search {
@@ -59,7 +59,7 @@ impl Api {
         call: &Call<'_>,
         order: Order,
     ) -> Result<Response<Body>, ApiError> {
-        let pulled = self.pulled(&order.asked).await?;
+        let pulled = self.pulled_as_asked(&order.asked).await?;
         let (there, hops) = (Arc::clone(&call.there), call.hops.clone());
         let (store, who) = (
             self.config.store.clone(),
@@ -87,7 +87,7 @@ impl Api {
         call: &Call<'_>,
         order: copy::Order,
     ) -> Result<Response<Body>, ApiError> {
-        let pulled = self.pulled(&order.asked).await?;
+        let pulled = self.pulled_as_asked(&order.asked).await?;
         let target = self.registry_of(call, &order.to);
         let target = target.map_err(ApiError::bad_request)?;
         let (there, hops) = (Arc::clone(&call.there), call.hops.clone());

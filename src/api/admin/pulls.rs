@@ -1,4 +1,4 @@
-//! `/admin/pulls`: what was pulled, and by whom.
+//! `/admin/pulls` and `/admin/pulled`: what was pulled, and by whom.
 
 use std::time::Duration;
 
@@ -12,9 +12,10 @@ use super::super::record::Record;
 use super::super::{Api, Call, respond};
 use crate::body::Body;
 use crate::bundle::asked::Asked;
+use crate::bundle::pulled;
 use crate::clock::{self, Wall};
-use crate::oci::Digest;
 use crate::oci::page::{Next, PAGE_MAX};
+use crate::oci::{Digest, Tag};
 use crate::repository::records::{Pulled, place};
 use crate::store::index::{PullPlace, PulledRow};
 
@@ -46,7 +47,7 @@ impl Api {
     }
 
     /// What was pulled, where a command asks for that.
-    pub(super) async fn pulled(&self, asked: &Asked) -> Result<Vec<Pulled>, ApiError> {
+    pub(super) async fn pulled_as_asked(&self, asked: &Asked) -> Result<Vec<Pulled>, ApiError> {
         let Some(pulled) = &asked.pulled else {
             return Ok(Vec::new());
         };
@@ -65,6 +66,33 @@ impl Api {
             ));
         }
         Ok(found)
+    }
+
+    /// `GET /admin/pulled?since=&lock=true`: the same as images, each with what it meant last; with their lock, for which nobody is asked.
+    pub(in super::super) async fn pulled(
+        &self,
+        call: &Call<'_>,
+        record: &mut Record,
+    ) -> Result<Response<Body>, ApiError> {
+        self.administer(call, record, "GET")?;
+        let since = call.query("since").map(parse_since).transpose()?;
+        let all = self.config.records.pulled_since(since, None).await;
+        let all = all.map_err(|error| ApiError::failed(&error))?;
+        let settings = call.there.settings();
+        let pulls: Vec<PulledImage<'_>> = all
+            .iter()
+            .map(|one| PulledImage::of(pulled::name(settings, one), one))
+            .collect();
+        if call.query("lock") != Some("true") {
+            return Ok(respond::json(&json!({ "pulls": pulls })));
+        }
+        let done = pulled::lock(settings, &self.config.store, &all).await;
+        let left_out = done.left_out.iter();
+        let left_out: Vec<_> = left_out
+            .map(|(image, why)| json!({ "image": image, "why": why }))
+            .collect();
+        let told = json!({ "pulls": pulls, "lock": done.lock.to_text(), "leftOut": left_out });
+        Ok(respond::json(&told))
     }
 
     /// Whom a word means: a user, or the members of a group.
@@ -115,6 +143,38 @@ impl<'a> Told<'a> {
             count: row.count,
             first: row.first.to_string(),
             last: row.last.to_string(),
+        }
+    }
+}
+
+/// An image that was pulled, as it is told.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PulledImage<'a> {
+    repository: &'a str,
+    #[serde(rename = "image")]
+    name: String,
+    tag: Option<String>,
+    digest: String,
+    media_type: &'a str,
+    platforms: Vec<String>,
+    count: u64,
+    first: String,
+    last: String,
+}
+
+impl<'a> PulledImage<'a> {
+    fn of(name: String, one: &'a Pulled) -> Self {
+        Self {
+            repository: &one.repository,
+            name,
+            tag: one.tag.as_ref().map(Tag::to_string),
+            digest: one.digest.to_string(),
+            media_type: &one.media_type,
+            platforms: one.platforms.iter().map(Digest::to_string).collect(),
+            count: one.count,
+            first: one.first.to_string(),
+            last: one.last.to_string(),
         }
     }
 }
