@@ -31,5 +31,6 @@ mod pulls;
 mod pushes;
 mod pushes_out;
 mod pushes_over_tls;
+mod run;
 mod stalls;
 mod virtuals;
