@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::parts::{Daemon, Registry, run};
 use crate::support::image::{self, Flavour};
-use crate::support::{Image, wait_until};
+use crate::support::{Image, Walkthrough, wait_until};
 
 /// How many images a job pulls.
 const IMAGES: u64 = 5;
@@ -380,4 +380,21 @@ async fn a_docker_daemon_is_put_back_by_the_next_start() {
     );
     serve.wait(|| fs::read_to_string(&docker.config).is_ok_and(|text| text == ODD));
     docker.assert_as_before(ODD);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_document_does_what_it_says() {
+    let registry = Registry::start().await;
+    let image = image::small(Flavour::Docker, 1);
+    registry.push("library/busybox", "1.36", &image).await;
+    let dir = tempfile::tempdir().unwrap();
+    let walkthrough = Walkthrough::of("docs/ci.md", "run");
+    walkthrough.run(dir.path(), &[("HUB", &registry.url())]);
+    let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+    assert!(read("images.lock").contains(image.digest()));
+    let warm: Value = serde_json::from_str(&read("warm.json")).unwrap();
+    let told = (&warm["misses"], &warm["exit_code"]);
+    assert_eq!(told, (&0.into(), &0.into()), "{warm}");
+    assert!(dir.path().join("busybox/manifest.json").exists());
+    assert!(dir.path().join("cache.tar").exists());
 }

@@ -349,6 +349,19 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_puts_it_back_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = noted(dir.path(), Some("{}"), "{\"ours\": 1}");
+        let data = dir.path().to_owned();
+        let panicked = std::panic::catch_unwind(|| {
+            let _pointed = Pointed { data };
+            panic!("a bug");
+        });
+        assert!(panicked.is_err());
+        assert_eq!(fs::read_to_string(config).unwrap(), "{}");
+    }
+
+    #[test]
     fn what_somebody_else_wrote_stays() {
         let dir = tempfile::tempdir().unwrap();
         let config = noted(dir.path(), Some("{}"), "{\"theirs\": 1}");
