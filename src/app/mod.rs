@@ -203,7 +203,7 @@ pub async fn run(
             let syncs = Arc::new(Syncs {
                 catalog: catalog.clone(),
                 store: store.clone(),
-                metrics,
+                metrics: Arc::clone(&metrics),
                 schedules,
                 tasks: tasks.clone(),
                 running: Mutex::default(),

@@ -90,7 +90,8 @@ async fn locked(store: &Store, pulled: &Pulled) -> Result<Locked, Why> {
         media_type: top.media_type().clone(),
         size,
         blobs: blobs.values().sum(),
-        referrers: false,
+        referrers: BTreeSet::new(),
+        tags: BTreeMap::new(),
         platforms,
     })
 }
