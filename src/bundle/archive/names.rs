@@ -26,9 +26,9 @@ pub(super) enum EntryName {
     Legacy,
     /// `blobs/<algorithm>/<hex>`
     Blob(Digest),
-    /// `<hex>.json`: the config of an image, by its digest
+    /// `<hex>.json`, or crane's `sha256:<hex>`: the config of an image, by its digest
     DockerConfig(Digest),
-    /// `<hex>.tar`: a layer, by its digest
+    /// `<hex>.tar`, or crane's `<hex>.tar.gz`: a layer, by its digest
     DockerLayer(Digest),
     /// `<id>/layer.tar`: a layer, by an identifier that is no digest of it
     NamedLayer,
@@ -71,11 +71,14 @@ fn of_longer(name: &str) -> Option<EntryName> {
             _ => None,
         };
     }
+    if let Some(hex) = name.strip_prefix("sha256:") {
+        return sha256(hex).map(EntryName::DockerConfig);
+    }
     let (hex, extension) = name.split_once('.')?;
     let digest = sha256(hex)?;
     match extension {
         "json" => Some(EntryName::DockerConfig(digest)),
-        "tar" => Some(EntryName::DockerLayer(digest)),
+        "tar" | "tar.gz" => Some(EntryName::DockerLayer(digest)),
         _ => None,
     }
 }

@@ -457,6 +457,33 @@ fn docker_save_of_podman_and_gzipped_layers() {
     );
 }
 
+#[test]
+fn what_crane_pulls_is_named_after_its_digests() {
+    let layer = gzip(b"a layer");
+    let config = config(&[b"a layer"]);
+    let config_name = Digest::of(&config).to_string();
+    let name = format!("{}.tar.gz", Digest::of(&layer).hex());
+    let told = told(&[(&config_name, &["a.b/c:d"], &[&name])]);
+    let archive = |config: &[u8], layer: &[u8]| {
+        let tar = Tar::default().file(&config_name, config);
+        tar.file(&name, layer).file("manifest.json", &told).end()
+    };
+    let brought = read(&archive(&config, &layer)).unwrap();
+    assert_eq!(names(&brought.summary), ["a.b/c:d"]);
+    let made = brought.summary.images[0].made.as_ref().unwrap();
+    let manifest = Manifest::parse(made, None).unwrap();
+    assert_eq!(manifest.config().unwrap().digest(), &Digest::of(&config));
+    assert_eq!(manifest.layers()[0].digest(), &Digest::of(&layer));
+    for (config, layer) in [(&b"{}"[..], &layer[..]), (&config, b"other")] {
+        let error = read(&archive(config, layer)).unwrap_err().to_string();
+        assert!(error.contains("not what it is called after"), "{error}");
+    }
+    for name in ["sha256:../x", "sha512:00", "sha256:", "x.tar.gz"] {
+        let error = read(&Tar::default().file(name, b"x").end()).unwrap_err();
+        assert!(error.to_string().contains("is called so"), "{error}");
+    }
+}
+
 /// An OCI layout in the order in which skopeo, docker 25 and hauler write one.
 fn foreign(stock: &Stock, annotations: &[serde_json::Value]) -> Tar {
     let entry = |(image, annotations): (
