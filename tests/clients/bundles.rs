@@ -20,7 +20,7 @@ use crate::pulls::{Docker, Podman};
 use crate::support::image::{self, Flavour, Image, Packing};
 
 /// A bundle of these images at `path`.
-fn bundle(path: &Path, images: &[(&str, &Image)]) {
+pub fn bundle(path: &Path, images: &[(&str, &Image)]) {
     let mut bytes = BTreeMap::new();
     let mut blobs = BTreeMap::new();
     let mut carried = Vec::new();

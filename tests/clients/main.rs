@@ -21,6 +21,7 @@
 mod support;
 
 mod admission;
+mod airgap;
 mod bundles;
 mod conformance;
 mod copies;
