@@ -5,6 +5,7 @@ mod attacks;
 mod busy;
 mod carried;
 mod difference;
+mod document;
 mod files;
 mod interrupted;
 mod room;
