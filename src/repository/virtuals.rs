@@ -315,19 +315,25 @@ impl Virtual {
     async fn reachable(&self, name: &Name) -> Result<Vec<&Member>, Error> {
         let members = self.config.members.iter();
         let mut members: Vec<&Member> = members.filter(|member| member.takes(name)).collect();
-        if self.config.exclusive_names && !name.as_str().starts_with(LIBRARY) {
-            // Whatever the patterns say: a name that is held here is nobody else's to fill.
-            let mut held = false;
-            for member in &self.config.members {
-                if let Repository::Local(local) = &member.repository {
-                    held = held || local.state(name).await?.is_held;
-                }
-            }
-            if held {
-                members.retain(|member| matches!(member.repository, Repository::Local(_)));
-            }
+        if self.holder(name).await?.is_some() {
+            members.retain(|member| matches!(member.repository, Repository::Local(_)));
         }
         Ok(members)
+    }
+
+    /// The local member that holds a name, where remotes are therefore not asked for it. Patterns do not matter: a name that is held here is nobody
+    /// else's to fill.
+    pub async fn holder(&self, name: &Name) -> Result<Option<&Local>, Error> {
+        if self.config.exclusive_names && !name.as_str().starts_with(LIBRARY) {
+            for member in &self.config.members {
+                if let Repository::Local(local) = &member.repository
+                    && local.state(name).await?.is_held
+                {
+                    return Ok(Some(local));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Every member with whether it would be asked for a manifest, those that would in their order first.

@@ -15,6 +15,7 @@ use tracing::warn;
 
 use self::closure::Closure;
 use self::target::{Meant, Refused, Target, link, target};
+use super::archive::contents::Carried;
 use super::archive::{Contents, ContentsError, ImageRef};
 use super::progress::{Event, Progress};
 use super::waiting::{self, Waiting};
@@ -99,6 +100,8 @@ pub struct Import {
     wanted: BTreeMap<Digest, (u64, bool)>,
     /// What the bundles carry of it.
     carried: HashSet<Digest>,
+    /// What nobody could pull, as it is told.
+    hidden: Vec<Value>,
     /// Keeps all of it, here or on its way.
     holds: Vec<Hold>,
 }
@@ -117,13 +120,19 @@ impl Import {
             .iter()
             .map(parse)
             .collect::<Result<Vec<_>, _>>()?;
-        let (mut images, mut homeless) = (Vec::new(), 0);
+        let (mut images, mut homeless, mut hidden) = (Vec::new(), 0, Vec::new());
         let mut seen = HashSet::new();
         for contents in &bundles {
             for image in contents.images() {
                 let reference = image.reference();
-                let target = match target(there, order.to.as_deref(), reference) {
+                let target = match target(there, order.to.as_deref(), reference).await {
                     Ok(target) => target,
+                    // It stands in nobody's way, but it is told.
+                    Err(why @ Refused::Hidden { .. }) => {
+                        progress.tell(trouble(reference, &why)).await;
+                        hidden.push(failed(image, &why));
+                        continue;
+                    }
                     Err(why) => {
                         homeless += 1;
                         progress.tell(trouble(reference, &why)).await;
@@ -153,7 +162,7 @@ impl Import {
         let remembered = waiting::load(store.root()).await;
         let remembered = remembered.map_err(ImportError::Waiting)?;
         for earlier in remembered {
-            match target(there, Some(&earlier.repository), &earlier.image) {
+            match target(there, Some(&earlier.repository), &earlier.image).await {
                 Ok(target) => {
                     let place = (target.key().to_owned(), earlier.image.clone());
                     if seen.insert((place, earlier.digest.clone())) {
@@ -184,6 +193,7 @@ impl Import {
             images,
             wanted: BTreeMap::new(),
             carried,
+            hidden,
             holds: Vec::new(),
         };
         import.look().await?;
@@ -270,11 +280,8 @@ impl Import {
             .filter(|(digest, _)| self.carried.contains(*digest))
             .map(|(digest, (size, is_local))| json!({ "digest": digest.to_string(), "size": size, "local": is_local }))
             .collect();
-        let images: Vec<Value> = self
-            .images
-            .iter()
-            .map(|one| self.report(one, None))
-            .collect();
+        let images = self.images.iter().map(|one| self.report(one, None));
+        let images: Vec<Value> = images.chain(self.hidden.iter().cloned()).collect();
         json!({ "wanted": wanted, "images": images })
     }
 
@@ -338,6 +345,7 @@ impl Import {
         }
         let updated = waiting::update(self.store.root(), waits, no_more).await;
         updated.map_err(ImportError::Waiting)?;
+        images.append(&mut self.hidden);
         Ok(json!({ "images": images }))
     }
 
@@ -359,6 +367,21 @@ impl Import {
         };
         link(&one.target, &meant, closure, event).await
     }
+}
+
+/// What is told of an image that is not taken.
+fn failed(image: Carried<'_>, why: &Refused) -> Value {
+    json!({
+        "image": image.reference().to_string(),
+        "digest": image.digest().to_string(),
+        "repository": "-",
+        "name": image.reference().name().to_string(),
+        "bytes": image.needs().map(|(_, size)| size).sum::<u64>(),
+        "earlier": false,
+        "waitsFor": [],
+        "outcome": "failed",
+        "error": why.to_string(),
+    })
 }
 
 fn trouble(image: &ImageRef, why: &Refused) -> Event {

@@ -44,6 +44,12 @@ pub(super) enum Refused {
         "the virtual repository `{0}` has no remote that takes this name; name another repository with --to KEY"
     )]
     NoMember(String),
+    #[error(
+        "`{held_by}` holds this name, so that `{asked}` asks no remote for it, and nobody could pull what is imported; give the image another name, or import it with --to {held_by}"
+    )]
+    Hidden { asked: String, held_by: String },
+    #[error(transparent)]
+    Repository(#[from] crate::repository::Error),
     #[error("`{0}` is a manifest of it and cannot be read: {1}")]
     Manifest(Digest, String),
     #[error("{0} is needed by its manifests, and neither here nor named by the bundle")]
@@ -63,7 +69,7 @@ pub(super) enum Refused {
 }
 
 /// Who gets an image: the repository that was named, else the one that a pull of its name would ask.
-pub(super) fn target(
+pub(super) async fn target(
     there: &Snapshot,
     to: Option<&str>,
     image: &ImageRef,
@@ -82,11 +88,19 @@ pub(super) fn target(
         Repository::Local(local) => Err(Refused::Local(local.key().to_owned())),
         Repository::Virtual(several) => {
             let local = to.and_then(|_| several.deploy_to(image.name())).cloned();
-            let remote = || several.remote_for(image.name()).cloned();
-            local
-                .map(Target::Local)
-                .or_else(|| remote().map(Target::Remote))
-                .ok_or_else(|| Refused::NoMember(several.key().to_string()))
+            if let Some(local) = local {
+                return Ok(Target::Local(local));
+            }
+            let remote = several.remote_for(image.name()).cloned();
+            let remote = remote.ok_or_else(|| Refused::NoMember(several.key().to_string()))?;
+            let holder = several.holder(image.name()).await?;
+            match holder {
+                None => Ok(Target::Remote(remote)),
+                Some(local) => Err(Refused::Hidden {
+                    asked: several.key().to_string(),
+                    held_by: local.key().to_owned(),
+                }),
+            }
         }
     }
 }

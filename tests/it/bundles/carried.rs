@@ -264,6 +264,24 @@ async fn with_the_default_repositories_docker_io_goes_through_the_virtual_one() 
     assert_pulls(&client, "docker.io/library/nginx", "1", &nginx).await;
     assert_pulls(&client, "team/own", "v1", &own).await;
     assert_pulls(&client, "dev-local/team/own", "v1", &own).await;
+
+    // A name that is held here: nobody would be given what is imported beside it, and that is said; the rest comes.
+    let next = stick.at("next.tar");
+    let other = image::small(Flavour::Oci, 3);
+    upstream.hold("team/own", "v2", &other);
+    upstream.hold("library/nginx", "2", &other);
+    let own = connected(&upstream).await;
+    said(&own, &["export", "-o", &next, "team/own:v2", "nginx:2"]);
+    for more in [vec!["--dry-run"], vec![]] {
+        let output = run(&there, &[&["import", "--json", &next][..], &more].concat());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let report = result(&output);
+        assert_eq!(outcomes(&report)["docker.io/team/own:v2"], "failed");
+        let images = report["images"].as_array().unwrap();
+        let error = images.iter().find_map(|one| one["error"].as_str());
+        assert!(error.unwrap().contains("`dev-local` holds this name"));
+    }
+    assert_pulls(&client, "library/nginx", "2", &other).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
