@@ -83,8 +83,10 @@ pub(super) async fn target(
     let found = found.ok_or_else(|| Refused::Nowhere(word.to_owned()))?;
     match found {
         Repository::Remote(remote) => Ok(Target::Remote(remote.clone())),
-        // A bundle says what its images are called; whose production it changes, somebody here says.
-        Repository::Local(local) if to.is_some() => Ok(Target::Local(local.clone())),
+        // A bundle says what its images are called; which tags of a local repository move for it, somebody here says.
+        Repository::Local(local) if to.is_some() || local.key() == image.host() => {
+            Ok(Target::Local(local.clone()))
+        }
         Repository::Local(local) => Err(Refused::Local(local.key().to_owned())),
         Repository::Virtual(several) => {
             let local = to.and_then(|_| several.deploy_to(image.name())).cloned();
