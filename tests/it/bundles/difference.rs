@@ -212,3 +212,75 @@ async fn an_inventory_is_signed_and_one_that_was_changed_is_refused() {
     let told = run(&there, &["inventory", "-o", "-"]);
     assert!(told.status.success() && told.stdout == good);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_is_imported_once_and_takes_no_tag_from_what_came_since() {
+    let upstream = Upstream::start().await;
+    let (one, two, three) = (version(1), version(2), version(3));
+    let (here, there) = (connected(&upstream).await, offline().await);
+    let stick = Stick::new();
+    let at = |name: &str| stick.at(&format!("{name}.tar"));
+    // The far side is said to have the shared layer, and does not.
+    upstream.hold("team/app", "1", &one);
+    let pretend = connected(&upstream).await;
+    said(&pretend, &["export", "team/app:1", "-o", &at("pretend")]);
+    let have = inventory(&pretend, &stick, "inventory");
+    upstream.hold("team/app", "1", &two);
+    said(
+        &here,
+        &["export", "team/app:1", "--have", &have, "-o", &at("waits")],
+    );
+    let output = run(&there, &["import", &at("waits")]);
+    assert_eq!(output.status.code(), Some(1));
+    // Another meaning of the tag comes whole, and with it what the other one waited for.
+    upstream.hold("team/app", "1", &three);
+    said(&here, &["export", "team/app:1", "-o", &at("whole")]);
+    let shown = said(&there, &["import", &at("whole")]);
+    assert!(shown.contains("it had waited"), "{shown}");
+    let client = there.client();
+    assert_pulls(&client, "team/app", "1", &three).await;
+    let answer = client.manifest("team/app", two.digest()).await;
+    assert!(answer.is(&two.root.bytes));
+    assert!(names(&there.data().join("waiting")).is_empty());
+    // It is over: nothing of it comes back, and what was let go stays so.
+    said(&there, &["unpin", "team/app:1"]);
+    let shown = said(&there, &["import", &at("whole")]);
+    assert!(!shown.contains("it had waited"), "{shown}");
+    assert_pulls(&client, "team/app", "1", &three).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_does_not_trouble_others_and_outlives_its_repository() {
+    let upstream = Upstream::start().await;
+    let (one, two) = (version(1), version(2));
+    upstream.hold("team/app", "1", &one);
+    let other = image::small(Flavour::Oci, 7);
+    upstream.hold("team/other", "1", &other);
+    let (here, there) = (
+        connected(&upstream).await,
+        offline_with("[local.prod]\n").await,
+    );
+    let stick = Stick::new();
+    let at = |name: &str| stick.at(&format!("{name}.tar"));
+    said(&here, &["export", "team/app:1", "-o", &at("first")]);
+    let have = inventory(&here, &stick, "inventory");
+    upstream.hold("team/app", "1", &two);
+    said(
+        &here,
+        &["export", "team/app:1", "--have", &have, "-o", &at("waits")],
+    );
+    let output = run(&there, &["import", &at("waits")]);
+    assert_eq!(output.status.code(), Some(1));
+    said(&here, &["export", "team/other:1", "-o", &at("other")]);
+    // Complete by itself, and said so; the stranger is told apart.
+    let shown = said(&there, &["import", "--to", "prod", &at("other")]);
+    assert!(
+        shown.contains("1 images of earlier bundles still wait"),
+        "{shown}"
+    );
+    assert_eq!(names(&there.data().join("waiting")).len(), 1);
+    said(&there, &["import", &at("first")]);
+    assert!(names(&there.data().join("waiting")).is_empty());
+    let answer = there.client().manifest("team/app", two.digest()).await;
+    assert!(answer.is(&two.root.bytes));
+}

@@ -232,3 +232,38 @@ async fn a_pipe_carries_a_bundle_from_one_command_to_the_other() {
     let output = run(&here, &["export", "-o", "-", "--split", "1MiB", "nginx:1"]);
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_beside_a_file_is_left_alone() {
+    let upstream = Upstream::start().await;
+    upstream.hold("team/app", "1", &image::small(Flavour::Oci, 1));
+    let here = connected(&upstream).await;
+    let stick = Stick::new();
+    // Somebody else's, by the names that come to mind first.
+    let victim = stick.path().join("victim");
+    std::fs::write(&victim, "mine").unwrap();
+    std::os::unix::fs::symlink(&victim, stick.path().join("have.partial")).unwrap();
+    let beside = stick.path().join("out.partial");
+    std::fs::create_dir(&beside).unwrap();
+    std::fs::write(beside.join("notes"), "mine").unwrap();
+    said(&here, &["inventory", "-o", &stick.at("have")]);
+    let out = stick.at("out");
+    said(&here, &["export", "--directory", "team/app:1", "-o", &out]);
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "mine");
+    assert_eq!(
+        std::fs::read_to_string(beside.join("notes")).unwrap(),
+        "mine"
+    );
+    assert!(
+        !stick
+            .path()
+            .join("have")
+            .symlink_metadata()
+            .unwrap()
+            .is_symlink()
+    );
+    // Where the bundle goes, nothing else does.
+    let output = run(&here, &["export", "--json", "team/app:1", "-o", "-"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stdout.is_empty());
+}

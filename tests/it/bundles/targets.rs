@@ -188,3 +188,56 @@ async fn an_image_by_digest_stays_one_by_digest() {
     let answer = client.manifest("stage/team/app", app.digest()).await;
     assert!(answer.is(&app.root.bytes), "{}", answer.status);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_moves_no_tag_of_a_local_repository_that_nobody_named() {
+    let upstream = Upstream::start().await;
+    let (one, two) = (image::small(Flavour::Oci, 1), image::small(Flavour::Oci, 2));
+    let local = "[local.lib]\n";
+    let (here, there) = (offline_with(local).await, offline_with(local).await);
+    let stick = Stick::new();
+    let (first, second) = (stick.at("first.tar"), stick.at("second.tar"));
+    here.client().push("lib/team/app", "v1", &one).await;
+    said(&here, &["export", "lib/team/app:v1", "-o", &first]);
+    here.client().push("lib/team/app", "v1", &two).await;
+    said(&here, &["export", "lib/team/app:v1", "-o", &second]);
+    said(&there, &["import", &first]);
+    let client = there.client();
+    assert_pulls(&client, "lib/team/app", "v1", &one).await;
+    let output = run(&there, &["import", &second]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("--to lib if the tag is to move"), "{text}");
+    assert_pulls(&client, "lib/team/app", "v1", &one).await;
+    said(&there, &["import", "--to", "lib", &second]);
+    assert_pulls(&client, "lib/team/app", "v1", &two).await;
+    drop(upstream);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_means_what_an_import_says_or_the_report_says_otherwise() {
+    let upstream = Upstream::start().await;
+    let (one, two) = (image::small(Flavour::Oci, 1), image::small(Flavour::Oci, 2));
+    upstream.hold("team/app", "1", &one);
+    let (here, there) = (connected(&upstream).await, connected(&upstream).await);
+    let stick = Stick::new();
+    let bundle = stick.at("bundle.tar");
+    said(&here, &["export", "team/app:1", "-o", &bundle]);
+    // It was pulled there since, as something else.
+    upstream.hold("team/app", "1", &two);
+    let client = there.client();
+    assert_pulls(&client, "team/app", "1", &two).await;
+    let report = told(&there, &["import", "--json", "--keep-tags", &bundle]);
+    assert_eq!(outcomes(&report)["docker.io/team/app:1"], "kept");
+    assert_pulls(&client, "team/app", "1", &two).await;
+    // Upstream is asked at each pull here, and gives the tag back its meaning: what is kept by it is not what it means, and is not reported as that.
+    for _round in 0..2 {
+        let report = told(&there, &["import", "--json", &bundle]);
+        assert_eq!(outcomes(&report)["docker.io/team/app:1"], "imported");
+        let report = told(&there, &["import", "--json", &bundle]);
+        assert_eq!(outcomes(&report)["docker.io/team/app:1"], "unchanged");
+        let answer = client.manifest("team/app", one.digest()).await;
+        assert!(answer.is(&one.root.bytes));
+        assert_pulls(&client, "team/app", "1", &two).await;
+    }
+}
