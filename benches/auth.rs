@@ -129,6 +129,7 @@ impl Mirror {
                 records,
                 schedules: Schedules::default(),
                 store,
+                tasks,
                 external_url: None,
                 own_hosts: vec!["127.0.0.1:5000".to_owned()],
                 roles: vec![Role::Registry],

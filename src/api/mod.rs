@@ -38,6 +38,7 @@ use crate::repository::{
     Ask, Catalog, Chosen, Key, Repository, Snapshot, Target, Unresolved, choose, resolve,
 };
 use crate::store::Store;
+use crate::tasks::Tasks;
 use crate::telemetry::Metrics;
 use crate::upstream::Hops;
 
@@ -82,6 +83,8 @@ pub struct Config {
     pub open_writes: bool,
     /// What stands on record, by whom; properties.
     pub store: Store,
+    /// What takes its time runs among them.
+    pub tasks: Tasks,
     /// What was pulled, and what was missing.
     pub records: Records,
     /// Lists that are brought in the background.

@@ -175,6 +175,7 @@ pub async fn run(
             limits: Arc::clone(&limits),
             open_writes: config.open_writes(),
             store: store.clone(),
+            tasks: tasks.clone(),
             records,
             schedules: schedules.clone(),
             grace: config.collection.grace,

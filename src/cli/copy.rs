@@ -8,7 +8,7 @@ use clap::Args;
 use super::owner::{self, Here, Owner};
 use super::progress::{Shown, bytes_shown};
 use super::target::Target;
-use super::{FAILED, MISUSED, output};
+use super::{MISUSED, output};
 use crate::bundle::asked::Asked;
 use crate::bundle::copy::{Destination, Order, Outcome, Report};
 
@@ -70,22 +70,7 @@ pub(super) fn push(
         let order = Order { asked, to };
         owner::with(here, async |owner| copy(owner, &order, json).await).await
     });
-    match done {
-        Ok((report, lines)) => {
-            for line in &lines {
-                output::line(line);
-            }
-            if report.count(Outcome::Failed) == 0 {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(FAILED)
-            }
-        }
-        Err(error) => {
-            output::error(&format!("error: {error:#}"));
-            ExitCode::from(FAILED)
-        }
-    }
+    super::reported(done.map(|(report, lines)| (report.count(Outcome::Failed) == 0, lines)))
 }
 
 async fn copy(owner: &Owner, order: &Order, json: bool) -> anyhow::Result<(Report, Vec<String>)> {

@@ -218,6 +218,18 @@ fn with_config(cli: &Cli, run: impl FnOnce(Resolved, ProxyConfig) -> ExitCode) -
     }
 }
 
+/// Prints what a command has done, all of it or not.
+fn reported(done: anyhow::Result<(bool, Vec<String>)>) -> ExitCode {
+    match done {
+        Ok((true, lines)) => told(Ok(lines)),
+        Ok((false, lines)) => {
+            told(Ok(lines));
+            ExitCode::from(FAILED)
+        }
+        Err(error) => told(Err(error)),
+    }
+}
+
 /// Prints what a command has found out, or why it has not.
 fn told(told: anyhow::Result<Vec<String>>) -> ExitCode {
     match told {

@@ -11,7 +11,6 @@ use super::images::Images;
 use super::owner::{self, Here, Owner};
 use super::progress::{Shown, bytes_shown};
 use super::target::Target;
-use super::{FAILED, output};
 use crate::bundle::copy::Destination;
 use crate::bundle::sync::{Asking, Order, Outcome, Report};
 
@@ -60,22 +59,9 @@ pub(super) fn run(here: Here, arguments: &Arguments, environment: &[(String, Str
     let done = owner::with(here, async |owner| {
         sync(owner, &order, arguments.json).await
     });
-    match super::block_on(done) {
-        Ok((report, lines)) => {
-            for line in &lines {
-                output::line(line);
-            }
-            if report.count(Outcome::Failed) == 0 {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(FAILED)
-            }
-        }
-        Err(error) => {
-            output::error(&format!("error: {error:#}"));
-            ExitCode::from(FAILED)
-        }
-    }
+    super::reported(
+        super::block_on(done).map(|(report, lines)| (report.count(Outcome::Failed) == 0, lines)),
+    )
 }
 
 async fn sync(owner: &Owner, order: &Order, json: bool) -> anyhow::Result<(Report, Vec<String>)> {

@@ -80,7 +80,7 @@ impl Api {
         let pulled = self.pulled_as_asked(&order.asked).await?;
         let (there, hops) = (Arc::clone(&call.there), call.hops.clone());
         let store = self.config.store.clone();
-        Ok(work::answer(|progress| async move {
+        Ok(work::answer(&self.config.tasks, |progress| async move {
             let search = Search {
                 there: &there,
                 hops: &hops,
@@ -106,7 +106,7 @@ impl Api {
     fn import(&self, call: &Call<'_>, order: import::Order, commit: bool) -> Response<Body> {
         let there = Arc::clone(&call.there);
         let (store, who) = (self.config.store.clone(), call.identity.shown().to_string());
-        work::answer(move |progress| async move {
+        work::answer(&self.config.tasks, move |progress| async move {
             let import = Import::prepare(&there, &store, order, &progress).await;
             let import = import.map_err(|error| error.to_string())?;
             if commit {

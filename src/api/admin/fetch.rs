@@ -40,7 +40,7 @@ impl Api {
     ) -> Result<Response<Body>, ApiError> {
         let pulled = self.pulled_as_asked(&asked).await?;
         let (there, hops) = (Arc::clone(&call.there), call.hops.clone());
-        Ok(work::answer(|progress| async move {
+        Ok(work::answer(&self.config.tasks, |progress| async move {
             let search = Search {
                 there: &there,
                 hops: &hops,
@@ -65,7 +65,7 @@ impl Api {
             self.config.store.clone(),
             call.identity.shown().into_owned(),
         );
-        Ok(work::answer(|progress| async move {
+        Ok(work::answer(&self.config.tasks, |progress| async move {
             let sync = Sync {
                 search: Search {
                     there: &there,
@@ -92,7 +92,7 @@ impl Api {
         let target = target.map_err(ApiError::bad_request)?;
         let (there, hops) = (Arc::clone(&call.there), call.hops.clone());
         let store = self.config.store.clone();
-        Ok(work::answer(|progress| async move {
+        Ok(work::answer(&self.config.tasks, |progress| async move {
             let search = Search {
                 there: &there,
                 hops: &hops,
